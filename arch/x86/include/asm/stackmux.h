@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What stackmux needs to know of the architecture */
+#ifndef _ASM_X86_STACKMUX_H
+#define _ASM_X86_STACKMUX_H
+
+#include <linux/sched/task_stack.h>
+#include <asm/frame.h>
+#include <asm/mmu.h>
+#include <asm/switch_to.h>
+
+asmlinkage void ret_from_park_asm(void);
+
+/**
+ * arch_stackmux_frame - build the first frame on a task's new stack
+ * @tsk: task that has a stack again and is about to be switched to
+ * @regs: its user registers, as they were when it parked
+ * @arg: handed to stackmux_ret_from_park() as its third argument
+ *
+ * The same shape as copy_thread() builds: switch_to() "returns" into
+ * ret_from_park_asm, with the user registers above it.
+ *
+ * Context: run-queue lock held, interrupts off.
+ */
+static inline void arch_stackmux_frame(struct task_struct *tsk,
+				       const struct pt_regs *regs,
+				       unsigned long arg)
+{
+	struct pt_regs *top = task_pt_regs(tsk);
+	struct fork_frame *fork_frame = container_of(top, struct fork_frame, regs);
+	struct inactive_task_frame *frame = &fork_frame->frame;
+
+	*top = *regs;
+	frame->bp = encode_frame_pointer(top);
+	frame->bx = arg;
+	frame->ret_addr = (unsigned long)ret_from_park_asm;
+	tsk->thread.sp = (unsigned long)fork_frame;
+}
+
+/* A number that names @mm and never another one; 0 and ~0 are no numbers. */
+static inline u64 arch_stackmux_mm_id(const struct mm_struct *mm)
+{
+	return mm->context.ctx_id;
+}
+
+/**
+ * arch_stackmux_clear_below - clear the unused part of the current stack
+ * @from: lowest address to clear, aligned to 8 bytes
+ *
+ * Clears from @from up to the stack pointer. No call is made meanwhile, and a
+ * frame that an interrupt pushes below the stack pointer is dead again before
+ * the next word is written.
+ */
+static __always_inline void arch_stackmux_clear_below(void *from)
+{
+	unsigned long words = (current_stack_pointer - (unsigned long)from) / 8;
+
+	asm volatile("rep stosq"
+		     : "+D" (from), "+c" (words)
+		     : "a" (0UL)
+		     : "memory");
+}
+
+#endif /* _ASM_X86_STACKMUX_H */

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * stackmux: what the rest of the kernel calls
+ *
+ * A task that waits in one of the calls stackmux knows gives its kernel stack
+ * back ("parks") and gets another one when it is woken. Every hook below is
+ * empty without CONFIG_STACKMUX, and behind a static key until the first
+ * process asks for parking. See Documentation/core-api/stackmux.rst.
+ */
+#ifndef _LINUX_STACKMUX_H
+#define _LINUX_STACKMUX_H
+
+#include <linux/jump_label.h>
+#include <linux/sched.h>
+#include <linux/vmalloc.h>
+#include <uapi/linux/stackmux.h>
+
+struct pt_regs;
+
+#ifdef CONFIG_STACKMUX
+
+DECLARE_STATIC_KEY_FALSE(stackmux_key);
+
+bool __stackmux_may_park(void);
+unsigned long stackmux_syscall_exit(struct pt_regs *regs);
+void __stackmux_attach(struct task_struct *next);
+void __stackmux_detach(struct task_struct *prev);
+int stackmux_alloc_stack(struct task_struct *tsk, int node);
+void stackmux_free_stack(struct task_struct *tsk);
+void stackmux_new_task(struct task_struct *tsk, u64 clone_flags);
+void __stackmux_free_task(struct task_struct *tsk);
+bool __stackmux_threads_unlimited(void);
+void stackmux_exec(void);
+long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
+		    unsigned long arg5);
+struct pt_regs *stackmux_parked_regs(struct task_struct *tsk);
+unsigned long stackmux_wchan(struct task_struct *tsk);
+unsigned int stackmux_stack_trace(struct task_struct *tsk,
+				  unsigned long *entries, unsigned int size);
+void stackmux_show_task(struct task_struct *tsk);
+
+/**
+ * stackmux_may_park - may the current system call give up its stack?
+ *
+ * To be asked by a system call that is about to wait, at its outermost level,
+ * with no lock held. True promises a park record, so arming cannot fail.
+ *
+ * Context: process context, may allocate.
+ */
+static inline bool stackmux_may_park(void)
+{
+	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park();
+}
+
+/* From context_switch(), run-queue lock held: @next must have a stack. */
+static inline void stackmux_attach(struct task_struct *next)
+{
+	if (static_branch_unlikely(&stackmux_key) && unlikely(!next->stack))
+		__stackmux_attach(next);
+}
+
+/* From finish_task_switch(), before on_cpu of @prev is cleared. */
+static inline void stackmux_detach(struct task_struct *prev)
+{
+	if (static_branch_unlikely(&stackmux_key) &&
+	    unlikely(prev->stackmux_detach))
+		__stackmux_detach(prev);
+}
+
+/* Does the pool own the stack of @tsk? Then it also accounts and charges it. */
+static inline bool stackmux_owns_stack(struct task_struct *tsk)
+{
+	return tsk->stack_vm_area->flags & VM_STACKMUX;
+}
+
+static inline void stackmux_free_task(struct task_struct *tsk)
+{
+	if (tsk->stackmux)
+		__stackmux_free_task(tsk);
+}
+
+/* May a parking process exceed threads-max, which is derived from stacks? */
+static inline bool stackmux_threads_unlimited(void)
+{
+	return static_branch_unlikely(&stackmux_key) &&
+	       __stackmux_threads_unlimited();
+}
+
+#else /* !CONFIG_STACKMUX */
+
+static inline bool stackmux_may_park(void) { return false; }
+
+static inline unsigned long stackmux_syscall_exit(struct pt_regs *regs)
+{
+	return 0;
+}
+
+static inline void stackmux_attach(struct task_struct *next) { }
+static inline void stackmux_detach(struct task_struct *prev) { }
+
+static inline int stackmux_alloc_stack(struct task_struct *tsk, int node)
+{
+	return -EAGAIN;
+}
+
+static inline bool stackmux_owns_stack(struct task_struct *tsk) { return false; }
+static inline void stackmux_free_stack(struct task_struct *tsk) { }
+static inline void stackmux_new_task(struct task_struct *tsk, u64 clone_flags) { }
+static inline void stackmux_free_task(struct task_struct *tsk) { }
+static inline bool stackmux_threads_unlimited(void) { return false; }
+static inline void stackmux_exec(void) { }
+
+static inline long stackmux_prctl(unsigned long op, unsigned long flags,
+				  unsigned long arg4, unsigned long arg5)
+{
+	return -EINVAL;
+}
+
+static inline struct pt_regs *stackmux_parked_regs(struct task_struct *tsk)
+{
+	return NULL;
+}
+
+static inline unsigned long stackmux_wchan(struct task_struct *tsk) { return 0; }
+
+static inline unsigned int stackmux_stack_trace(struct task_struct *tsk,
+						unsigned long *entries,
+						unsigned int size)
+{
+	return 0;
+}
+
+static inline void stackmux_show_task(struct task_struct *tsk) { }
+
+#endif /* CONFIG_STACKMUX */
+
+#endif /* _LINUX_STACKMUX_H */

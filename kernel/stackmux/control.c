@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * stackmux: who may park
+ *
+ * Nothing exists until the first process opts in, or the machine-wide mode is
+ * set to "always": the pool, the worker and the static key come to life then
+ * and stay for good, since tasks may be parked at any later time.
+ */
+#define pr_fmt(fmt) "stackmux: " fmt
+
+#include <linux/init.h>
+#include <linux/mutex.h>
+#include <linux/sched/signal.h>
+#include <linux/sysctl.h>
+#include <asm/stackmux.h>
+
+#include "stackmux.h"
+
+DEFINE_STATIC_KEY_FALSE(stackmux_key);
+
+int stackmux_mode __read_mostly = STACKMUX_OPTIN;
+
+static DEFINE_MUTEX(stackmux_start_mutex);
+
+/**
+ * stackmux_start - make everything ready for the first task that parks
+ *
+ * Context: process context.
+ * Return: 0, or why stackmux cannot work now; may be tried again.
+ */
+int stackmux_start(void)
+{
+	int ret = 0;
+
+	if (static_branch_unlikely(&stackmux_key))
+		return 0;
+
+	mutex_lock(&stackmux_start_mutex);
+	if (!static_key_enabled(&stackmux_key)) {
+		ret = stackmux_park_init();
+		if (!ret)
+			ret = stackmux_pool_init();
+		if (!ret)
+			ret = stackmux_refill_init();
+		if (!ret)
+			static_branch_enable(&stackmux_key);
+	}
+	mutex_unlock(&stackmux_start_mutex);
+	return ret;
+}
+
+/**
+ * stackmux_prctl - prctl(PR_STACKMUX)
+ * @op: PR_STACKMUX_ENABLE, PR_STACKMUX_DISABLE or PR_STACKMUX_GET
+ * @flags: PR_STACKMUX_F_*, for PR_STACKMUX_ENABLE
+ * @arg4: must be 0
+ * @arg5: must be 0
+ *
+ * See include/uapi/linux/stackmux.h.
+ */
+long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
+		    unsigned long arg5)
+{
+	struct signal_struct *sig = current->signal;
+	unsigned int setting;
+	int ret;
+
+	if (arg4 || arg5)
+		return -EINVAL;
+
+	switch (op) {
+	case PR_STACKMUX_ENABLE:
+		if (flags & ~PR_STACKMUX_F_EXEC)
+			return -EINVAL;
+		ret = stackmux_start();
+		if (ret)
+			return ret;
+		setting = STACKMUX_SIG_ENABLED;
+		if (flags & PR_STACKMUX_F_EXEC)
+			setting |= STACKMUX_SIG_EXEC;
+		WRITE_ONCE(sig->stackmux, setting);
+		return 0;
+	case PR_STACKMUX_DISABLE:
+		if (flags)
+			return -EINVAL;
+		WRITE_ONCE(sig->stackmux, 0);
+		return 0;
+	case PR_STACKMUX_GET:
+		if (flags)
+			return -EINVAL;
+		ret = READ_ONCE(sig->stackmux);
+		if (static_branch_unlikely(&stackmux_key) && stackmux_wanted(current))
+			ret |= PR_STACKMUX_ACTIVE;
+		return ret;
+	default:
+		return -EINVAL;
+	}
+}
+
+/**
+ * stackmux_exec - a new program starts in this process
+ *
+ * Context: begin_new_exec(), beyond the point of no return; current is the only
+ * thread.
+ */
+void stackmux_exec(void)
+{
+	struct signal_struct *sig = current->signal;
+
+	if (!(sig->stackmux & STACKMUX_SIG_EXEC))
+		WRITE_ONCE(sig->stackmux, 0);
+	/* The stack has seen two address spaces by the time it is left. */
+	if (current->stackmux)
+		current->stackmux->mm_id = STACKMUX_MM_UNKNOWN;
+}
+
+/*
+ * threads-max follows from what stacks would cost if each thread had one, at a
+ * time when nobody knows who will park. A process whose threads park is held by
+ * RLIMIT_NPROC, the pids cgroup, its memory cgroup and kernel.pid_max instead.
+ */
+bool __stackmux_threads_unlimited(void)
+{
+	return stackmux_wanted(current);
+}
+
+static int stackmux_sysctl(const struct ctl_table *table, int write, void *buffer,
+			   size_t *lenp, loff_t *ppos)
+{
+	struct ctl_table t = *table;
+	int mode = READ_ONCE(stackmux_mode);
+	int ret;
+
+	t.data = &mode;
+	ret = proc_dointvec_minmax(&t, write, buffer, lenp, ppos);
+	if (ret || !write)
+		return ret;
+	if (mode == STACKMUX_ALWAYS) {
+		ret = stackmux_start();
+		if (ret)
+			return ret;
+	}
+	WRITE_ONCE(stackmux_mode, mode);
+	return 0;
+}
+
+static struct ctl_table stackmux_sysctls[] = {
+	{
+		.procname	= "stackmux",
+		.maxlen		= sizeof(int),
+		.mode		= 0644,
+		.proc_handler	= stackmux_sysctl,
+		.extra1		= SYSCTL_ZERO,
+		.extra2		= SYSCTL_TWO,
+	},
+};
+
+static const char * const stackmux_mode_names[] __initconst = {
+	[STACKMUX_NEVER]	= "off",
+	[STACKMUX_OPTIN]	= "optin",
+	[STACKMUX_ALWAYS]	= "always",
+};
+
+static int __init stackmux_setup(char *str)
+{
+	int mode = match_string(stackmux_mode_names,
+				ARRAY_SIZE(stackmux_mode_names), str);
+
+	if (mode < 0)
+		pr_err("unknown boot parameter stackmux=%s: expected off, optin or always; using optin\n",
+		       str);
+	else
+		stackmux_mode = mode;
+	return 1;
+}
+__setup("stackmux=", stackmux_setup);
+
+static int __init stackmux_init(void)
+{
+	int ret = 0;
+
+	if (stackmux_mode == STACKMUX_ALWAYS) {
+		ret = stackmux_start();
+		if (ret) {
+			pr_err("cannot start: %d; using optin\n", ret);
+			stackmux_mode = STACKMUX_OPTIN;
+		}
+	}
+	register_sysctl("kernel", stackmux_sysctls);
+	return ret;
+}
+late_initcall(stackmux_init);

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * stackmux: futex waits that park
+ *
+ * The futex_q and the timer live in the park record instead of on the stack;
+ * wakers, requeue and the timer find them there and never learn the difference.
+ */
+#include <linux/hrtimer.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "stackmux.h"
+#include "futex.h"
+
+static void stackmux_timer_init(struct hrtimer_sleeper *t, clockid_t clockid,
+				ktime_t expires, u64 range_ns)
+{
+	hrtimer_init_sleeper(t, clockid, HRTIMER_MODE_ABS);
+	hrtimer_set_expires_range_ns(&t->timer, expires, range_ns);
+}
+
+/**
+ * stackmux_futex_wait - wait for a futex without a stack
+ * @uaddr: user address of the futex
+ * @flags: FLAGS_*
+ * @val: value that it is expected to have
+ * @abs_time: absolute deadline, or NULL; FLAGS_CLOCKRT names its clock
+ * @range_ns: by how much the timer may be late
+ * @bitset: for FUTEX_WAIT_BITSET
+ * @restartable: go on with the same deadline after a signal, as futex() does,
+ *		 by a restart block
+ *
+ * Context: outermost level of a system call for which stackmux_may_park().
+ * Return: an error, or STACKMUX_ARMED.
+ */
+int stackmux_futex_wait(u32 __user *uaddr, unsigned int flags, u32 val,
+			ktime_t *abs_time, u64 range_ns, u32 bitset,
+			bool restartable)
+{
+	struct stackmux_record *rec = current->stackmux;
+	struct stackmux_futex *f = &rec->futex;
+	struct futex_hash_bucket *hb;
+	int ret;
+
+	if (!bitset)
+		return -EINVAL;
+
+	/*
+	 * What is not set below or by futex_queue() is never changed by a wait
+	 * that is no requeue-PI, so one of the same kind leaves it as it found it.
+	 */
+	if (rec->op != &stackmux_ops[STACKMUX_OP_FUTEX])
+		f->q = futex_q_init;
+	f->q.bitset = bitset;
+	f->uaddr = uaddr;
+	f->val = val;
+	f->flags = flags;
+	f->timed = abs_time;
+	f->restartable = restartable;
+
+	ret = futex_wait_setup(uaddr, val, flags, &f->q, &hb);
+	if (ret)
+		return ret;
+
+	futex_queue(&f->q, hb, current);
+	if (abs_time) {
+		stackmux_timer_init(&f->timeout, flags & FLAGS_CLOCKRT ?
+				    CLOCK_REALTIME : CLOCK_MONOTONIC,
+				    *abs_time, range_ns);
+		hrtimer_sleeper_start_expires(&f->timeout, HRTIMER_MODE_ABS);
+	}
+	stackmux_arm(STACKMUX_OP_FUTEX);
+	return STACKMUX_ARMED;
+}
+
+static bool stackmux_timer_fired(bool timed, struct hrtimer_sleeper *t)
+{
+	return timed && !READ_ONCE(t->task);
+}
+
+/* Pairs with the release of lock_ptr in __futex_wake_mark(). */
+bool stackmux_futex_fired(struct stackmux_record *rec)
+{
+	struct stackmux_futex *f = &rec->futex;
+
+	return !READ_ONCE(f->q.lock_ptr) ||
+	       stackmux_timer_fired(f->timed, &f->timeout);
+}
+
+/* The loop of __futex_wait(), entered where that one comes back from its sleep */
+static bool __stackmux_futex_resume(struct stackmux_record *rec, long *ret)
+{
+	struct stackmux_futex *f = &rec->futex;
+	struct futex_hash_bucket *hb;
+
+	for (;;) {
+		/* A waker has unqueued it: woken, whatever else happened. */
+		if (!futex_unqueue(&f->q)) {
+			*ret = 0;
+			return true;
+		}
+		if (stackmux_timer_fired(f->timed, &f->timeout)) {
+			*ret = -ETIMEDOUT;
+			return true;
+		}
+		if (signal_pending(current)) {
+			*ret = -ERESTARTSYS;
+			return true;
+		}
+
+		*ret = futex_wait_setup(f->uaddr, f->val, f->flags, &f->q, &hb);
+		if (*ret)
+			return true;
+		if (stackmux_may_rearm(rec)) {
+			futex_queue(&f->q, hb, current);
+			return false;
+		}
+		futex_wait_queue(hb, &f->q, f->timed ? &f->timeout : NULL);
+	}
+}
+
+/* As futex_wait_restart() does for a wait on the stack */
+static long stackmux_futex_restart(struct restart_block *restart)
+{
+	ktime_t time = restart->futex.time;
+
+	restart->fn = do_no_restart_syscall;
+	return futex_wait(restart->futex.uaddr, restart->futex.flags,
+			  restart->futex.val, &time, restart->futex.bitset);
+}
+
+static long stackmux_futex_set_restart(struct stackmux_futex *f)
+{
+	struct restart_block *restart = &current->restart_block;
+
+	restart->futex.uaddr = f->uaddr;
+	restart->futex.val = f->val;
+	restart->futex.time = hrtimer_get_softexpires(&f->timeout.timer);
+	restart->futex.bitset = f->q.bitset;
+	restart->futex.flags = f->flags | FLAGS_HAS_TIMEOUT;
+	return set_restart_fn(restart, stackmux_futex_restart);
+}
+
+bool stackmux_futex_resume(struct stackmux_record *rec, long *ret)
+{
+	struct stackmux_futex *f = &rec->futex;
+
+	if (!__stackmux_futex_resume(rec, ret))
+		return false;
+	if (!f->timed)
+		return true;
+
+	hrtimer_cancel(&f->timeout.timer);
+	if (*ret == -ERESTARTSYS && f->restartable)
+		*ret = stackmux_futex_set_restart(f);
+	return true;
+}
+
+/**
+ * stackmux_futex_waitv - wait for several futexes without a stack
+ * @v: the vector; set to NULL when the record has taken it over
+ * @count: its length
+ * @timeout: what the caller prepared on its stack, not started; or NULL
+ *
+ * Context: outermost level of a system call for which stackmux_may_park().
+ * Return: what futex_wait_multiple() returns, or STACKMUX_ARMED.
+ */
+int stackmux_futex_waitv(struct futex_vector **v, unsigned int count,
+			 struct hrtimer_sleeper *timeout)
+{
+	struct stackmux_futexv *f = &current->stackmux->futexv;
+	int ret, hint = 0;
+
+	ret = futex_wait_multiple_setup(*v, count, &hint);
+	if (ret)
+		return ret > 0 ? hint : ret;
+	/* The setup prepared for a sleep on the spot; this one comes later. */
+	__set_current_state(TASK_RUNNING);
+
+	f->v = *v;
+	f->count = count;
+	f->timed = timeout;
+	if (timeout) {
+		stackmux_timer_init(&f->timeout, timeout->timer.base->clockid,
+				    hrtimer_get_softexpires(&timeout->timer), 0);
+		hrtimer_sleeper_start_expires(&f->timeout, HRTIMER_MODE_ABS);
+	}
+	*v = NULL;
+	stackmux_arm(STACKMUX_OP_FUTEXV);
+	return STACKMUX_ARMED;
+}
+
+bool stackmux_futexv_fired(struct stackmux_record *rec)
+{
+	struct stackmux_futexv *f = &rec->futexv;
+	unsigned int i;
+
+	if (stackmux_timer_fired(f->timed, &f->timeout))
+		return true;
+	for (i = 0; i < f->count; i++)
+		if (!READ_ONCE(f->v[i].q.lock_ptr))
+			return true;
+	return false;
+}
+
+/* The loop of futex_wait_multiple(), entered after its sleep */
+static bool __stackmux_futexv_resume(struct stackmux_record *rec, long *ret)
+{
+	struct stackmux_futexv *f = &rec->futexv;
+	int hint = 0;
+
+	*ret = futex_unqueue_multiple(f->v, f->count);
+	if (*ret >= 0)
+		return true;
+	if (stackmux_timer_fired(f->timed, &f->timeout)) {
+		*ret = -ETIMEDOUT;
+		return true;
+	}
+	if (signal_pending(current)) {
+		*ret = -ERESTARTSYS;
+		return true;
+	}
+	if (!stackmux_may_rearm(rec)) {
+		*ret = futex_wait_multiple(f->v, f->count,
+					   f->timed ? &f->timeout : NULL);
+		return true;
+	}
+	*ret = futex_wait_multiple_setup(f->v, f->count, &hint);
+	if (*ret) {
+		if (*ret > 0)
+			*ret = hint;
+		return true;
+	}
+	__set_current_state(TASK_RUNNING);
+	return false;
+}
+
+bool stackmux_futexv_resume(struct stackmux_record *rec, long *ret)
+{
+	struct stackmux_futexv *f = &rec->futexv;
+
+	if (!__stackmux_futexv_resume(rec, ret))
+		return false;
+	if (f->timed)
+		hrtimer_cancel(&f->timeout.timer);
+	kfree(f->v);
+	return true;
+}
