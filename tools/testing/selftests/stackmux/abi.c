@@ -1,0 +1,516 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The switches and dials: prctl(PR_STACKMUX), sysctl kernel.stackmux, the
+ * counters, who inherits what.
+ */
+#include "stackmux_harness.h"
+
+#define NW	6
+
+#define ENABLED	((int)PR_STACKMUX_ENABLED)
+#define EXEC	((int)PR_STACKMUX_EXEC)
+#define ACTIVE	((int)PR_STACKMUX_ACTIVE)
+
+FIXTURE(abi) {
+	struct sm_env env;
+	struct sm_waiter w[NW];
+	uint32_t f;
+};
+
+FIXTURE_SETUP(abi)
+{
+	sm_knobs_restore();
+	if (!sm_present())
+		SKIP(return, "this kernel has no stackmux");
+	self->env.present = true;
+	self->env.parked = true;
+	/* Whatever mode the machine runs in, these tests set their own. */
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n")) {
+		TH_LOG("cannot write " SM_SYSCTL ": be root");
+	}
+	self->env.mode = 1;
+	ASSERT_EQ(0, sm_disable());
+	ASSERT_EQ(0, sm_stats_read(&self->env.base)) {
+		TH_LOG("cannot read " SM_STATS ": be root, mount debugfs");
+	}
+}
+
+FIXTURE_TEARDOWN(abi)
+{
+	sm_knobs_restore();
+}
+
+static bool start(struct sm_waiter *w, int nr, uint32_t *f)
+{
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		if (sm_waiter_futex(&w[i], f, 0, SM_PRIVATE))
+			return false;
+	}
+	for (i = 0; i < nr; i++) {
+		if (!sm_wait_until(sm_waiter_asleep(getpid(), &w[i])))
+			return false;
+	}
+	return sm_wait_until(sm_nr_waiters(f, SM_PRIVATE) == nr);
+}
+
+static bool finish(struct sm_waiter *w, int nr, uint32_t *f)
+{
+	int i;
+
+	if (sm_wake(f, INT_MAX, SM_PRIVATE) != nr)
+		return false;
+	for (i = 0; i < nr; i++)
+		if (!sm_waiter_join(&w[i]) || w[i].ret)
+			return false;
+	return true;
+}
+
+/* By how much `parked` has grown once everything has settled. */
+static long parked_now(struct sm_env *env)
+{
+	struct sm_stats st;
+
+	sm_sleep_ms(100 * sm_slow());
+	sm_stats_read(&st);
+	return st.parked - env->base.parked;
+}
+
+/* On any kernel, with stackmux or without. */
+TEST(unknown_operation)
+{
+	EXPECT_EQ(-EINVAL, sm_prctl(0, 0, 0, 0));
+	EXPECT_EQ(-EINVAL, sm_prctl(99, 0, 0, 0));
+	EXPECT_EQ(-EINVAL, sm_prctl(-1UL, 0, 0, 0));
+}
+
+TEST_F(abi, arguments)
+{
+	static const unsigned long bad[] = {
+		1, 2, 0x80000000UL, 1UL << 32, 1UL << 63, -1UL,
+	};
+	unsigned int i;
+	int state;
+
+	for (state = 0; state < 2; state++) {
+		if (state)
+			ASSERT_EQ(0, sm_enable(PR_STACKMUX_F_EXEC));
+		for (i = 0; i < ARRAY_SIZE(bad); i++) {
+			if (bad[i] != PR_STACKMUX_F_EXEC) {
+				EXPECT_EQ(-EINVAL, sm_enable(bad[i]));
+				EXPECT_EQ(-EINVAL, sm_enable(bad[i] | 1));
+			}
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_ENABLE, 0,
+						    bad[i], 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_ENABLE, 0, 0,
+						    bad[i]));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE,
+						    bad[i], 0, 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, 0,
+						    bad[i], 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, 0, 0,
+						    bad[i]));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, bad[i],
+						    0, 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0,
+						    bad[i], 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0, 0,
+						    bad[i]));
+			/* The operation is all of the argument. */
+			if (bad[i] > 8)
+				EXPECT_EQ(-EINVAL, sm_prctl(bad[i] |
+							    PR_STACKMUX_GET,
+							    0, 0, 0));
+		}
+		EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET + 1, 0, 0, 0));
+		/* What was refused has changed nothing. */
+		EXPECT_EQ(state ? ENABLED | EXEC | ACTIVE : 0, sm_get());
+	}
+}
+
+TEST_F(abi, enable_disable_get)
+{
+	EXPECT_EQ(0, sm_get());
+	EXPECT_EQ(0, sm_disable());
+	EXPECT_EQ(0, sm_get());
+	EXPECT_EQ(0, sm_enable(0));
+	EXPECT_EQ(ENABLED | ACTIVE, sm_get());
+	EXPECT_EQ(0, sm_enable(0));
+	EXPECT_EQ(ENABLED | ACTIVE, sm_get());
+	EXPECT_EQ(0, sm_enable(PR_STACKMUX_F_EXEC));
+	EXPECT_EQ(ENABLED | EXEC | ACTIVE, sm_get());
+	/* The flags are those of the last call. */
+	EXPECT_EQ(0, sm_enable(0));
+	EXPECT_EQ(ENABLED | ACTIVE, sm_get());
+	EXPECT_EQ(0, sm_enable(PR_STACKMUX_F_EXEC));
+	EXPECT_EQ(0, sm_disable());
+	EXPECT_EQ(0, sm_get());
+}
+
+static void *toggle_thread(void *p)
+{
+	return (void *)(long)(p ? sm_enable(0) : sm_disable());
+}
+
+static void *get_thread(void *p)
+{
+	return (void *)(long)sm_get();
+}
+
+/* It belongs to the process, whichever thread asks. */
+TEST_F(abi, threads)
+{
+	pthread_t t;
+	void *ret;
+
+	ASSERT_EQ(0, sm_thread(&t, toggle_thread, (void *)1));
+	pthread_join(t, &ret);
+	EXPECT_EQ(0, (long)ret);
+	EXPECT_EQ(ENABLED | ACTIVE, sm_get());
+	ASSERT_EQ(0, sm_thread(&t, get_thread, NULL));
+	pthread_join(t, &ret);
+	EXPECT_EQ(ENABLED | ACTIVE, (long)ret);
+	ASSERT_EQ(0, sm_thread(&t, toggle_thread, NULL));
+	pthread_join(t, &ret);
+	EXPECT_EQ(0, sm_get());
+}
+
+/* What a forked child finds, and what it finds after exec. */
+static int child_get(bool exec)
+{
+	int status;
+	pid_t pid;
+
+	pid = sm_fork();
+	if (!pid) {
+		if (exec)
+			execl("/proc/self/exe", "abi", "--get", NULL);
+		_exit(sm_get());
+	}
+	if (sm_waitpid(pid, &status) || !WIFEXITED(status))
+		return -1;
+	return WEXITSTATUS(status);
+}
+
+TEST_F(abi, fork)
+{
+	int status;
+	pid_t pid;
+
+	EXPECT_EQ(0, child_get(false));
+	ASSERT_EQ(0, sm_enable(0));
+	EXPECT_EQ(ENABLED | ACTIVE, child_get(false));
+	ASSERT_EQ(0, sm_enable(PR_STACKMUX_F_EXEC));
+	EXPECT_EQ(ENABLED | EXEC | ACTIVE, child_get(false));
+
+	/* A child decides for itself, whatever it shares. */
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid)
+		_exit(sm_disable() || sm_get());
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_EQ(0, status);
+	pid = vfork();
+	ASSERT_GE(pid, 0);
+	if (!pid)
+		_exit(sm_disable() || sm_get());
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(ENABLED | EXEC | ACTIVE, sm_get());
+}
+
+TEST_F(abi, exec)
+{
+	int status;
+	pid_t pid;
+
+	EXPECT_EQ(0, child_get(true));
+	ASSERT_EQ(0, sm_enable(0));
+	EXPECT_EQ(0, child_get(true));
+	ASSERT_EQ(0, sm_enable(PR_STACKMUX_F_EXEC));
+	EXPECT_EQ(ENABLED | EXEC | ACTIVE, child_get(true));
+
+	/* Over two of them, and dropped with the flag. */
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		execl("/proc/self/exe", "abi", "--exec-get", NULL);
+		_exit(99);
+	}
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_EQ(ENABLED | EXEC | ACTIVE, WEXITSTATUS(status));
+	ASSERT_EQ(0, sm_enable(0));
+	EXPECT_EQ(0, child_get(true));
+}
+
+/* A program that fails to exec keeps what it has. */
+TEST_F(abi, failed_exec)
+{
+	ASSERT_EQ(0, sm_enable(0));
+	execl("/nonexistent/program", "program", NULL);
+	EXPECT_EQ(ENABLED | ACTIVE, sm_get());
+}
+
+/* Threads that block already go on as they are and park the next time. */
+TEST_F(abi, enable_while_blocked)
+{
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_EQ(0, parked_now(&self->env));
+	ASSERT_EQ(0, sm_enable(0));
+	EXPECT_EQ(0, parked_now(&self->env));
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_TRUE(sm_wait_parked(&self->env, NW));
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+}
+
+/* Threads that run are reached, too. */
+struct runner {
+	uint32_t futex, go;
+	int rounds;
+};
+
+static void *runner_fn(void *p)
+{
+	struct runner *r = p;
+
+	while (!sm_load(&r->go))
+		;
+	while (!sm_wait(&r->futex, 0, SM_PRIVATE))
+		sm_add(&r->rounds, 1);
+	return NULL;
+}
+
+TEST_F(abi, enable_while_running)
+{
+	struct runner r = { 0 };
+	pthread_t t;
+
+	ASSERT_EQ(0, sm_thread(&t, runner_fn, &r));
+	ASSERT_EQ(0, sm_enable(0));
+	sm_store(&r.go, 1);
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&r.futex, SM_PRIVATE) == 1));
+	EXPECT_TRUE(sm_wait_parked(&self->env, 1));
+	/* ... and with disable, again while it waits. */
+	ASSERT_EQ(0, sm_disable());
+	EXPECT_EQ(1, sm_wake(&r.futex, 1, SM_PRIVATE));
+	ASSERT_TRUE(sm_wait_until(sm_load(&r.rounds) == 1));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&r.futex, SM_PRIVATE) == 1));
+	EXPECT_EQ(0, parked_now(&self->env));
+	sm_store(&r.futex, 1);
+	EXPECT_EQ(1, sm_wake(&r.futex, 1, SM_PRIVATE));
+	pthread_join(t, NULL);
+}
+
+TEST_F(abi, disable_while_parked)
+{
+	ASSERT_EQ(0, sm_enable(0));
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_TRUE(sm_wait_parked(&self->env, NW));
+	ASSERT_EQ(0, sm_disable());
+	EXPECT_EQ(0, sm_get());
+	EXPECT_EQ(NW, parked_now(&self->env));
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+	EXPECT_EQ(0, parked_now(&self->env));
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_EQ(0, parked_now(&self->env));
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+}
+
+/* kernel.stackmux = 0: nobody parks, opted in or not. */
+TEST_F(abi, mode_never)
+{
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "0\n"));
+	EXPECT_EQ(0, sm_read_long(SM_SYSCTL));
+	EXPECT_EQ(0, sm_get());
+	EXPECT_EQ(0, sm_enable(0));
+	EXPECT_EQ(ENABLED, sm_get());
+	EXPECT_EQ(ENABLED, child_get(false));
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_EQ(0, parked_now(&self->env));
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+
+	/* The opt-in was not lost. */
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n"));
+	EXPECT_EQ(ENABLED | ACTIVE, sm_get());
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_TRUE(sm_wait_parked(&self->env, NW));
+
+	/* Parked threads outlive the switch to never. */
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "0\n"));
+	EXPECT_EQ(NW, parked_now(&self->env));
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+}
+
+/* kernel.stackmux = 1: only those that opted in. */
+TEST_F(abi, mode_optin)
+{
+	EXPECT_EQ(1, sm_read_long(SM_SYSCTL));
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_EQ(0, parked_now(&self->env));
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+}
+
+/* kernel.stackmux = 2: everybody. */
+TEST_F(abi, mode_always)
+{
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "2\n"));
+	EXPECT_EQ(2, sm_read_long(SM_SYSCTL));
+	EXPECT_EQ(ACTIVE, sm_get());
+	EXPECT_EQ(ACTIVE, child_get(false));
+	EXPECT_EQ(ACTIVE, child_get(true));
+	EXPECT_EQ(0, sm_enable(0));
+	EXPECT_EQ(ENABLED | ACTIVE, sm_get());
+	EXPECT_EQ(0, sm_disable());
+	EXPECT_EQ(ACTIVE, sm_get());
+	sm_stats_read(&self->env.base);
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_TRUE(sm_wait_parked(&self->env, NW));
+	/* Back to opt-in while they are parked. */
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n"));
+	EXPECT_EQ(0, sm_get());
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+}
+
+TEST_F(abi, sysctl_values)
+{
+	static const char * const bad[] = {
+		"3\n", "-1\n", "always\n", "0x\n", "99999999999999999999\n",
+	};
+	unsigned int i;
+	int status;
+	pid_t pid;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_EQ(-EINVAL, sm_write_file(SM_SYSCTL, bad[i])) {
+			TH_LOG("value %s", bad[i]);
+		}
+		EXPECT_EQ(1, sm_read_long(SM_SYSCTL));
+	}
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		if (setuid(65534))
+			_exit(1);
+		if (sm_write_file(SM_SYSCTL, "2\n") != -EACCES)
+			_exit(2);
+		_exit(sm_read_long(SM_SYSCTL) == 1 ? 0 : 3);
+	}
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_EQ(0, status);
+}
+
+/* No privilege is needed to opt in. */
+TEST_F(abi, unprivileged)
+{
+	struct sm_waiter *w = sm_shared_alloc(sizeof(*w));
+	uint32_t *f = sm_shared_alloc(4096);
+	int status;
+	pid_t pid;
+
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		if (setuid(65534) || sm_enable(0) ||
+		    sm_get() != (ENABLED | ACTIVE))
+			_exit(1);
+		sm_waiter_set(w, __NR_futex, (long)f, FUTEX_WAIT, 0, 0, 0, 0);
+		sm_waiter_fn(w);
+		_exit(w->ret ? 2 : 0);
+	}
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_SHARED) == 1));
+	EXPECT_TRUE(sm_wait_parked(&self->env, 1));
+	EXPECT_EQ(1, sm_wake(f, 1, SM_SHARED));
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_EQ(0, status);
+}
+
+/* All counters are there and agree with each other. */
+TEST_F(abi, counters)
+{
+	struct sm_stats a, b;
+	unsigned int i;
+	long val;
+
+	ASSERT_EQ(0, sm_enable(0));
+	ASSERT_EQ(0, sm_stats_read(&a));
+	for (i = 0; i < ARRAY_SIZE(sm_stat_names); i++) {
+		val = *(long *)((char *)&a + sm_stat_names[i].offset);
+		EXPECT_GE(val, 0) {
+			TH_LOG("no counter '%s'", sm_stat_names[i].name);
+		}
+	}
+	EXPECT_GT(a.record_bytes, 0);
+	EXPECT_LE(a.record_bytes, 512);
+	EXPECT_GT(a.stacks, 0);		/* the reserves at least */
+	EXPECT_LE(a.stacks_idle, a.stacks);
+	EXPECT_LE(a.stacks, a.stacks_max);
+
+	sm_stats_read(&self->env.base);
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_TRUE(sm_wait_parked(&self->env, NW));
+	ASSERT_EQ(0, sm_stats_read(&b));
+	EXPECT_GE(b.parks, a.parks + NW);
+	EXPECT_GE(b.clones, a.clones + NW);
+	EXPECT_GE(b.records, b.parked);
+	EXPECT_GE(b.records, NW);
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+	ASSERT_EQ(0, sm_stats_read(&b));
+	EXPECT_GE(b.resumes + b.noswitch, a.resumes + a.noswitch + NW);
+	/* Whoever parked and is not parked now has been resumed. */
+	EXPECT_GE(b.resumes + b.parked, b.parks - b.noswitch - b.keeps);
+}
+
+/* The threads that leave make the pool larger; shrink makes it smaller. */
+TEST_F(abi, shrink)
+{
+	struct sm_sleepers s;
+	struct sm_stats a, b;
+	const int nr = 200;
+	int i;
+
+	ASSERT_EQ(0, sm_write_long(SM_DEBUGFS "node_low", 0));
+	ASSERT_EQ(0, sm_write_long(SM_DEBUGFS "node_max", 1000));
+	ASSERT_EQ(0, sm_write_long(SM_DEBUGFS "percpu_max", 64));
+	EXPECT_EQ(0, sm_read_long(SM_DEBUGFS "node_low"));
+	EXPECT_EQ(1000, sm_read_long(SM_DEBUGFS "node_max"));
+	EXPECT_EQ(64, sm_read_long(SM_DEBUGFS "percpu_max"));
+
+	ASSERT_EQ(0, sm_enable(0));
+	ASSERT_EQ(nr, sm_sleepers_create(&s, nr, false));
+	ASSERT_TRUE(sm_sleepers_wait_asleep(&s));
+	ASSERT_TRUE(sm_wait_parked(&self->env, nr));
+	EXPECT_EQ(nr, sm_sleepers_wake(&s, false));
+	EXPECT_EQ(nr, sm_sleepers_reap(&s));
+
+	ASSERT_EQ(0, sm_stats_read(&a));
+	EXPECT_GT(a.stacks_idle, 0);
+	for (i = 0; i < 50; i++) {
+		ASSERT_EQ(0, sm_write_file(SM_DEBUGFS "shrink", "100000\n"));
+		ASSERT_EQ(0, sm_stats_read(&b));
+		if (b.stacks_idle < a.stacks_idle && b.trims > a.trims)
+			break;
+		sm_sleep_ms(20);
+	}
+	EXPECT_LT(b.stacks_idle, a.stacks_idle);
+	EXPECT_GT(b.trims, a.trims);
+	EXPECT_LT(b.stacks, a.stacks);
+
+	ASSERT_EQ(0, sm_write_file(SM_DEBUGFS "reset", "1\n"));
+	ASSERT_EQ(0, sm_stats_read(&b));
+	EXPECT_LE(b.stacks_max, a.stacks);
+	EXPECT_GE(b.stacks_max, b.stacks);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && !strcmp(argv[1], "--get"))
+		return sm_get();
+	if (argc == 2 && !strcmp(argv[1], "--exec-get")) {
+		execl("/proc/self/exe", "abi", "--get", NULL);
+		return 99;
+	}
+	sm_harness_prepare(1);
+	return test_harness_run(argc, argv);
+}

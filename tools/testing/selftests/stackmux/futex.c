@@ -1,0 +1,1540 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Every form of futex wait, in a process that parks and in one that does not:
+ * results, errors, times and wake counts have to be the same.
+ */
+#include "stackmux_harness.h"
+
+#define NW	8	/* waiters of most tests */
+
+FIXTURE(futex) {
+	struct sm_env env;
+	struct sm_waiter w[NW];
+	uint32_t f, f2, f3;
+};
+
+FIXTURE_VARIANT(futex) {
+	bool parked;
+};
+
+FIXTURE_VARIANT_ADD(futex, classic) {
+	.parked = false,
+};
+
+FIXTURE_VARIANT_ADD(futex, parked) {
+	.parked = true,
+};
+
+FIXTURE_SETUP(futex)
+{
+	sm_setup(_metadata, &self->env, variant->parked);
+}
+
+FIXTURE_TEARDOWN(futex)
+{
+}
+
+static const int flags[] = { SM_PRIVATE, SM_SHARED };
+
+/* Start a waiter and see it asleep. */
+static bool start(struct sm_env *env, struct sm_waiter *w, int nr)
+{
+	int i;
+
+	for (i = 0; i < nr; i++)
+		if (sm_waiter_run(&w[i]))
+			return false;
+	return sm_wait_asleep(env, getpid(), w, nr);
+}
+
+/* As many waiters as @nr on @uaddr, asleep one after the other. */
+static bool start_on(struct sm_env *env, struct sm_waiter *w, int nr,
+		     uint32_t *uaddr, int flag)
+{
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		if (sm_waiter_futex(&w[i], uaddr, 0, flag))
+			return false;
+		if (!sm_wait_until(sm_waiter_asleep(getpid(), &w[i])))
+			return false;
+	}
+	return sm_wait_asleep(env, getpid(), w, nr);
+}
+
+static int nr_done(struct sm_waiter *w, int nr)
+{
+	int i, n = 0;
+
+	for (i = 0; i < nr; i++)
+		n += sm_load(&w[i].done);
+	return n;
+}
+
+/* All @nr come back, each with @ret. */
+#define JOIN_ALL(waiters, nr, expected)					\
+do {									\
+	struct sm_waiter *__w = (waiters);				\
+	int __i;							\
+									\
+	for (__i = 0; __i < (nr); __i++) {				\
+		ASSERT_TRUE(sm_waiter_join(&__w[__i])) {		\
+			TH_LOG("thread %d hangs", __i);			\
+		}							\
+		EXPECT_EQ((expected), __w[__i].ret) {			\
+			TH_LOG("thread %d", __i);			\
+		}							\
+	}								\
+} while (0)
+
+/* Give those that should not wake the time to do it wrongly. */
+static void settle(void)
+{
+	sm_sleep_ms(50 * sm_slow());
+}
+
+TEST_F(futex, wait_wake)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		sm_rebase(&self->env);
+		ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f,
+				     flags[i]));
+		EXPECT_EQ(1, sm_wake(&self->f, 1, flags[i]));
+		JOIN_ALL(self->w, 1, 0);
+		EXPECT_EQ(0, sm_wake(&self->f, 1, flags[i]));
+		SM_EXPECT_PARKS(&self->env, 1);
+	}
+}
+
+/* A wait that has a time-out and is woken before: 0, at once. */
+TEST_F(futex, wake_before_timeout)
+{
+	struct timespec ts = sm_ts(3600 * SM_SEC);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		sm_rebase(&self->env);
+		sm_waiter_set(&self->w[0], __NR_futex, (long)&self->f,
+			      FUTEX_WAIT | flags[i], 0, (long)&ts, 0, 0);
+		ASSERT_TRUE(start(&self->env, self->w, 1));
+		EXPECT_EQ(1, sm_wake(&self->f, 1, flags[i]));
+		JOIN_ALL(self->w, 1, 0);
+		EXPECT_LT(sm_waiter_ns(&self->w[0]),
+			  sm_patience_ns() + 10 * SM_SEC);
+	}
+}
+
+TEST_F(futex, timeout_relative)
+{
+	static const int64_t ns[] = {
+		0, 1, 1000, 50 * 1000, SM_MSEC, 30 * SM_MSEC, 300 * SM_MSEC,
+	};
+	struct timespec ts;
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		for (j = 0; j < ARRAY_SIZE(ns); j++) {
+			sm_rebase(&self->env);
+			ts = sm_ts(ns[j]);
+			sm_waiter_set(&self->w[0], __NR_futex, (long)&self->f,
+				      FUTEX_WAIT | flags[i], 0, (long)&ts,
+				      0, 0);
+			ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
+			JOIN_ALL(self->w, 1, -ETIMEDOUT);
+			EXPECT_GE(sm_waiter_ns(&self->w[0]), ns[j]);
+			EXPECT_LT(sm_waiter_ns(&self->w[0]),
+				  ns[j] + sm_late_ns());
+			EXPECT_EQ(0, sm_wake(&self->f, 1, flags[i]));
+		}
+		SM_EXPECT_PARKS(&self->env, 1);
+	}
+}
+
+/* Absolute deadlines on both clocks, futex and futex2. */
+TEST_F(futex, timeout_absolute)
+{
+	static const clockid_t clocks[] = { CLOCK_MONOTONIC, CLOCK_REALTIME };
+	static const int64_t ns[] = { SM_MSEC, 40 * SM_MSEC, 250 * SM_MSEC };
+	struct timespec ts;
+	int64_t deadline, now;
+	unsigned int c, j, two;
+
+	for (c = 0; c < ARRAY_SIZE(clocks); c++) {
+		for (j = 0; j < ARRAY_SIZE(ns); j++) {
+			for (two = 0; two < 2; two++) {
+				sm_rebase(&self->env);
+				deadline = sm_clock_ns(clocks[c]) + ns[j];
+				ts = sm_ts(deadline);
+				if (two)
+					sm_waiter_set(&self->w[0],
+						      __NR_futex_wait,
+						      (long)&self->f, 0, ~0U,
+						      FUTEX2_SIZE_U32 |
+						      FUTEX2_PRIVATE,
+						      (long)&ts, clocks[c]);
+				else
+					sm_waiter_set(&self->w[0], __NR_futex,
+						      (long)&self->f,
+						      FUTEX_WAIT_BITSET |
+						      SM_PRIVATE |
+						      (c ? FUTEX_CLOCK_REALTIME
+						       : 0),
+						      0, (long)&ts, 0, ~0U);
+				ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
+				JOIN_ALL(self->w, 1, -ETIMEDOUT);
+				now = sm_clock_ns(clocks[c]);
+				EXPECT_GE(now, deadline);
+				EXPECT_LT(now, deadline + sm_late_ns());
+				EXPECT_LT(sm_waiter_ns(&self->w[0]),
+					  ns[j] + sm_late_ns());
+			}
+		}
+		SM_EXPECT_PARKS(&self->env, 1);
+	}
+}
+
+/* A deadline that is over: at once, and nothing stays queued. */
+TEST_F(futex, deadline_past)
+{
+	const int64_t past[] = {
+		0, 1, sm_now_ns() - 1000, sm_now_ns() - SM_SEC,
+	};
+	struct futex_waitv wv = {
+		.uaddr = (uintptr_t)&self->f,
+		.flags = FUTEX_32 | FUTEX_PRIVATE_FLAG,
+	};
+	struct timespec ts;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(past); i++) {
+		ts = sm_ts(past[i]);
+		EXPECT_EQ(-ETIMEDOUT,
+			  sm_futex(&self->f, FUTEX_WAIT_BITSET | SM_PRIVATE,
+				   0, &ts, NULL, ~0U));
+		EXPECT_EQ(-ETIMEDOUT,
+			  sm_futex(&self->f, FUTEX_WAIT_BITSET | SM_PRIVATE |
+				   FUTEX_CLOCK_REALTIME, 0, &ts, NULL, ~0U));
+		EXPECT_EQ(-ETIMEDOUT,
+			  sm_syscall6(__NR_futex_waitv, (long)&wv, 1, 0,
+				      (long)&ts, CLOCK_MONOTONIC, 0));
+		EXPECT_EQ(-ETIMEDOUT,
+			  sm_syscall6(__NR_futex_wait, (long)&self->f, 0, ~0U,
+				      FUTEX2_SIZE_U32 | FUTEX2_PRIVATE,
+				      (long)&ts, CLOCK_MONOTONIC));
+		EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
+	}
+}
+
+/* Many deadlines in a mess, some of them woken before. */
+TEST_F(futex, timeouts_many)
+{
+	enum { NR = 48 };
+	struct sm_waiter *w = calloc(NR, sizeof(*w));
+	struct timespec ts[NR];
+	int64_t ns[NR];
+	uint32_t f[NR] = { 0 };
+	int i;
+
+	for (i = 0; i < NR; i++) {
+		/* Those that will be woken have time enough. */
+		ns[i] = i % 4 == 3 ? 3600 * SM_SEC :
+			(20 + (i * 37) % 400) * SM_MSEC;
+		ts[i] = sm_ts(ns[i]);
+		sm_waiter_set(&w[i], __NR_futex, (long)&f[i],
+			      FUTEX_WAIT | SM_PRIVATE, 0, (long)&ts[i], 0, 0);
+		ASSERT_EQ(0, sm_waiter_run(&w[i]));
+	}
+	for (i = 3; i < NR; i += 4) {
+		ASSERT_TRUE(sm_wait_until(sm_waiter_asleep(getpid(), &w[i])));
+		EXPECT_EQ(1, sm_wake(&f[i], 1, SM_PRIVATE));
+	}
+	for (i = 0; i < NR; i++) {
+		ASSERT_TRUE(sm_waiter_join(&w[i]));
+		if (i % 4 == 3) {
+			EXPECT_EQ(0, w[i].ret);
+			continue;
+		}
+		EXPECT_EQ(-ETIMEDOUT, w[i].ret);
+		EXPECT_GE(sm_waiter_ns(&w[i]), ns[i]);
+		EXPECT_LT(sm_waiter_ns(&w[i]), ns[i] + sm_late_ns());
+	}
+	SM_EXPECT_PARKS(&self->env, NR / 4);
+	free(w);
+}
+
+/* Only those whose bits match are woken. */
+TEST_F(futex, bitset)
+{
+	int i, hit;
+
+	for (i = 0; i < 4; i++) {
+		sm_waiter_set(&self->w[i], __NR_futex, (long)&self->f,
+			      FUTEX_WAIT_BITSET | SM_PRIVATE, 0, 0, 0, 1 << i);
+	}
+	ASSERT_TRUE(start(&self->env, self->w, 4));
+
+	EXPECT_EQ(0, sm_futex(&self->f, FUTEX_WAKE_BITSET | SM_PRIVATE, 100,
+			      NULL, NULL, 0x70));
+	settle();
+	EXPECT_EQ(0, nr_done(self->w, 4));
+
+	EXPECT_EQ(1, sm_futex(&self->f, FUTEX_WAKE_BITSET | SM_PRIVATE, 100,
+			      NULL, NULL, 1 << 2));
+	ASSERT_TRUE(sm_waiter_done(&self->w[2]));
+	settle();
+	for (i = 0, hit = 0; i < 4; i++)
+		hit |= self->w[i].done << i;
+	EXPECT_EQ(1 << 2, hit);
+
+	EXPECT_EQ(2, sm_futex(&self->f, FUTEX_WAKE_BITSET | SM_PRIVATE, 100,
+			      NULL, NULL, 0x3));
+	ASSERT_TRUE(sm_waiter_done(&self->w[0]));
+	ASSERT_TRUE(sm_waiter_done(&self->w[1]));
+	EXPECT_EQ(0, sm_load(&self->w[3].done));
+	EXPECT_EQ(1, sm_wake(&self->f, 100, SM_PRIVATE));
+	JOIN_ALL(self->w, 4, 0);
+
+	EXPECT_EQ(-EINVAL, sm_futex(&self->f, FUTEX_WAIT_BITSET | SM_PRIVATE,
+				    0, NULL, NULL, 0));
+}
+
+/* Calls that do not wait at all. */
+TEST_F(futex, errors)
+{
+	struct timespec bad_nsec = { .tv_nsec = 1000000000 };
+	struct timespec negative = { .tv_sec = -1 };
+	struct timespec ts = sm_ts(SM_MSEC);
+	struct futex_waitv wv[2] = {
+		{ .uaddr = (uintptr_t)&self->f,
+		  .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
+		{ .uaddr = (uintptr_t)&self->f2, .val = 1,
+		  .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
+	};
+	int f2_flags = FUTEX2_SIZE_U32 | FUTEX2_PRIVATE;
+	unsigned int i;
+	char *none;
+
+	none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, none);
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		EXPECT_EQ(-EAGAIN, sm_wait(&self->f, 1, flags[i]));
+		EXPECT_EQ(-EAGAIN, sm_wait_ns(&self->f, 1, flags[i], SM_SEC));
+		EXPECT_EQ(-EAGAIN,
+			  sm_futex(&self->f, FUTEX_WAIT_BITSET | flags[i], 7,
+				   NULL, NULL, 1));
+		EXPECT_EQ(-EFAULT, sm_wait(none, 0, flags[i]));
+		EXPECT_EQ(-EFAULT, sm_wait(NULL, 0, flags[i]));
+		EXPECT_EQ(-EFAULT, sm_wait((void *)-4096L, 0, flags[i]));
+		EXPECT_EQ(-EINVAL, sm_wait((char *)&self->f + 1, 0, flags[i]));
+		EXPECT_EQ(-EFAULT, sm_futex(&self->f, FUTEX_WAIT | flags[i],
+					    0, none, NULL, 0));
+		EXPECT_EQ(-EINVAL, sm_futex(&self->f, FUTEX_WAIT | flags[i],
+					    0, &bad_nsec, NULL, 0));
+		EXPECT_EQ(-EINVAL, sm_futex(&self->f, FUTEX_WAIT | flags[i],
+					    0, &negative, NULL, 0));
+		EXPECT_EQ(-SM_NOSYS, sm_futex(&self->f, FUTEX_WAIT | flags[i] |
+					    FUTEX_CLOCK_REALTIME, 0, &ts,
+					    NULL, 0));
+	}
+
+	EXPECT_EQ(-EAGAIN, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 0, 0,
+				       0, 0));
+	EXPECT_EQ(-EAGAIN, sm_syscall6(__NR_futex_wait, (long)&self->f, 1, ~0U,
+				       f2_flags, 0, 0));
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_wait, (long)&self->f, 0, 0,
+				       f2_flags, 0, 0));
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_wait, (long)&self->f, 0, ~0U,
+				       0xff00, 0, 0));
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_wait, (long)&self->f, 0, ~0U,
+				       f2_flags, (long)&ts, CLOCK_BOOTTIME));
+	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_wait, (long)none, 0, ~0U,
+				       f2_flags, 0, 0));
+	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_wait, (long)&self->f, 0, ~0U,
+				       f2_flags, (long)none, CLOCK_MONOTONIC));
+
+	wv[1].val = 0;
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, (long)wv, 0, 0, 0,
+				       0, 0));
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, (long)wv, 129, 0, 0,
+				       0, 0));
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 1, 0,
+				       0, 0));
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, 0, 2, 0, 0, 0, 0));
+	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_waitv, (long)none, 2, 0, 0,
+				       0, 0));
+	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 0,
+				       (long)none, CLOCK_MONOTONIC, 0));
+	wv[1].__reserved = 1;
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 0, 0,
+				       0, 0));
+	wv[1].__reserved = 0;
+	wv[1].uaddr = (uintptr_t)none;
+	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 0, 0,
+				       0, 0));
+
+	/* None of them left anything queued. */
+	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
+	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_SHARED));
+	EXPECT_EQ(0, sm_wake(&self->f2, INT_MAX, SM_PRIVATE));
+	munmap(none, 4096);
+}
+
+/* A wake of n wakes n, the longest waiting first. */
+TEST_F(futex, wake_counts)
+{
+	int i;
+
+	ASSERT_TRUE(start_on(&self->env, self->w, NW, &self->f, SM_PRIVATE));
+	EXPECT_EQ(NW, sm_nr_waiters(&self->f, SM_PRIVATE));
+
+	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
+	ASSERT_TRUE(sm_waiter_done(&self->w[0]));
+	EXPECT_EQ(3, sm_wake(&self->f, 3, SM_PRIVATE));
+	for (i = 1; i < 4; i++)
+		ASSERT_TRUE(sm_waiter_done(&self->w[i]));
+	settle();
+	EXPECT_EQ(4, nr_done(self->w, NW));
+	for (i = 4; i < NW; i++)
+		EXPECT_EQ('S', sm_task_state(getpid(), self->w[i].tid));
+	EXPECT_EQ(NW - 4, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
+	JOIN_ALL(self->w, NW, 0);
+	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
+	SM_EXPECT_PARKS(&self->env, NW);
+	SM_EXPECT_NONE_PARKED(&self->env);
+}
+
+/* Several hundred waiters, woken in lots of different size. */
+TEST_F(futex, wake_lots)
+{
+	enum { NR = 300 };
+	struct sm_sleepers s;
+	long lot, woken = 0;
+
+	ASSERT_EQ(NR, sm_sleepers_create(&s, NR, false));
+	ASSERT_TRUE(sm_sleepers_wait_asleep(&s));
+	ASSERT_TRUE(sm_wait_parked(&self->env, NR));
+	for (lot = 1; woken < NR; lot++) {
+		ASSERT_EQ(lot < NR - woken ? lot : NR - woken,
+			  sm_wake(&s.futex, lot, SM_PRIVATE));
+		woken += lot < NR - woken ? lot : NR - woken;
+		ASSERT_TRUE(sm_wait_until(sm_load(&s.returned) == woken));
+		if (lot % 8 == 0)
+			settle();
+		ASSERT_EQ(woken, sm_load(&s.returned));
+	}
+	EXPECT_EQ(NR, sm_sleepers_reap(&s));
+	SM_EXPECT_NONE_PARKED(&self->env);
+}
+
+TEST_F(futex, futex2_wait)
+{
+	const int f2_flags[] = {
+		FUTEX2_SIZE_U32, FUTEX2_SIZE_U32 | FUTEX2_PRIVATE,
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(f2_flags); i++) {
+		sm_rebase(&self->env);
+		sm_waiter_set(&self->w[0], __NR_futex_wait, (long)&self->f, 0,
+			      0x10, f2_flags[i], 0, 0);
+		sm_waiter_set(&self->w[1], __NR_futex_wait, (long)&self->f, 0,
+			      0x20, f2_flags[i], 0, 0);
+		ASSERT_TRUE(start(&self->env, self->w, 2));
+		EXPECT_EQ(0, sm_syscall6(__NR_futex_wake, (long)&self->f, 0x1,
+					 10, f2_flags[i], 0, 0));
+		EXPECT_EQ(0, sm_syscall6(__NR_futex_wake, (long)&self->f, ~0U,
+					 0, f2_flags[i], 0, 0));
+		settle();
+		EXPECT_EQ(0, nr_done(self->w, 2));
+		EXPECT_EQ(1, sm_syscall6(__NR_futex_wake, (long)&self->f, 0x20,
+					 10, f2_flags[i], 0, 0));
+		ASSERT_TRUE(sm_waiter_done(&self->w[1]));
+		EXPECT_EQ(0, sm_load(&self->w[0].done));
+		EXPECT_EQ(1, sm_syscall6(__NR_futex_wake, (long)&self->f, ~0U,
+					 10, f2_flags[i], 0, 0));
+		JOIN_ALL(self->w, 2, 0);
+	}
+}
+
+static void waitv_set(struct futex_waitv *wv, uint32_t *f, int nr)
+{
+	int i;
+
+	memset(wv, 0, nr * sizeof(*wv));
+	for (i = 0; i < nr; i++) {
+		wv[i].uaddr = (uintptr_t)&f[i];
+		wv[i].val = f[i];
+		wv[i].flags = FUTEX_32 | FUTEX_PRIVATE_FLAG;
+	}
+}
+
+/* The index of the one that was woken, for vectors of all sizes. */
+TEST_F(futex, waitv_index)
+{
+	static const int sizes[] = { 1, 2, 3, 17, 64, 127, 128 };
+	struct futex_waitv wv[128];
+	uint32_t f[128];
+	int i, j, k, n, pick[3];
+
+	for (i = 0; i < 128; i++)
+		f[i] = i * 3;
+	for (k = 0; k < ARRAY_SIZE(sizes); k++) {
+		n = sizes[k];
+		pick[0] = 0;
+		pick[1] = n / 2;
+		pick[2] = n - 1;
+		for (j = 0; j < 3; j++) {
+			sm_rebase(&self->env);
+			waitv_set(wv, f, n);
+			sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv,
+				      n, 0, 0, 0, 0);
+			ASSERT_TRUE(start(&self->env, self->w, 1));
+			EXPECT_EQ(1, sm_wake(&f[pick[j]], 10, SM_PRIVATE));
+			JOIN_ALL(self->w, 1, pick[j]);
+			/* All the others have been taken off. */
+			for (i = 0; i < n; i++)
+				EXPECT_EQ(0, sm_wake(&f[i], 10, SM_PRIVATE));
+		}
+	}
+}
+
+/*
+ * Two futexes of a vector woken by one call, before the waiter can run: the
+ * last index is what comes back, and both wakes are counted.
+ */
+TEST_F(futex, waitv_two_at_once)
+{
+	struct futex_waitv wv[16];
+	uint32_t f[16] = { 0 };
+	int op = FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ, 0);
+	int i;
+
+	for (i = 0; i < 10; i++) {
+		waitv_set(wv, f, 16);
+		sm_rebase(&self->env);
+		sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 16, 0,
+			      0, 0, 0);
+		ASSERT_TRUE(start(&self->env, self->w, 1));
+		EXPECT_EQ(2, sm_syscall6(__NR_futex, (long)&f[i % 2 ? 11 : 4],
+					 FUTEX_WAKE_OP | SM_PRIVATE, 1, 1,
+					 (long)&f[i % 2 ? 4 : 11], op));
+		JOIN_ALL(self->w, 1, 11);
+	}
+}
+
+/* The same futex several times in one vector, and several waiters on it. */
+TEST_F(futex, waitv_same_futex)
+{
+	struct futex_waitv wv[4];
+	uint32_t f[4] = { 0 };
+	int i;
+
+	waitv_set(wv, f, 4);
+	for (i = 1; i < 4; i++)
+		wv[i].uaddr = wv[0].uaddr;
+	sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 4, 0, 0, 0, 0);
+	ASSERT_TRUE(start(&self->env, self->w, 1));
+	EXPECT_EQ(4, sm_nr_waiters(&f[0], SM_PRIVATE));
+	EXPECT_EQ(4, sm_wake(&f[0], INT_MAX, SM_PRIVATE));
+	JOIN_ALL(self->w, 1, 3);
+	EXPECT_EQ(0, sm_wake(&f[0], INT_MAX, SM_PRIVATE));
+}
+
+TEST_F(futex, waitv_timeout)
+{
+	static const clockid_t clocks[] = { CLOCK_MONOTONIC, CLOCK_REALTIME };
+	struct futex_waitv wv[128];
+	uint32_t f[128] = { 0 };
+	struct timespec ts;
+	int64_t deadline;
+	int c, n;
+
+	for (c = 0; c < 2; c++) {
+		for (n = 1; n <= 128; n += 127) {
+			sm_rebase(&self->env);
+			waitv_set(wv, f, n);
+			deadline = sm_clock_ns(clocks[c]) + 150 * SM_MSEC;
+			ts = sm_ts(deadline);
+			sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv,
+				      n, 0, (long)&ts, clocks[c], 0);
+			ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
+			JOIN_ALL(self->w, 1, -ETIMEDOUT);
+			EXPECT_GE(sm_clock_ns(clocks[c]), deadline);
+			EXPECT_LT(sm_clock_ns(clocks[c]),
+				  deadline + sm_late_ns());
+			EXPECT_EQ(0, sm_wake(&f[n - 1], 1, SM_PRIVATE));
+			SM_EXPECT_PARKS(&self->env, 1);
+		}
+	}
+}
+
+/* Private and shared futexes in one vector. */
+TEST_F(futex, waitv_mixed)
+{
+	uint32_t *shared = sm_shared_alloc(4096);
+	struct futex_waitv wv[3] = {
+		{ .uaddr = (uintptr_t)&self->f,
+		  .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
+		{ .uaddr = (uintptr_t)shared, .flags = FUTEX_32 },
+		{ .uaddr = (uintptr_t)&self->f2, .flags = FUTEX_32 },
+	};
+	int i;
+
+	ASSERT_NE(NULL, shared);
+	for (i = 0; i < 3; i++) {
+		sm_rebase(&self->env);
+		sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 3, 0,
+			      0, 0, 0);
+		ASSERT_TRUE(start(&self->env, self->w, 1));
+		EXPECT_EQ(0, sm_wake(shared, 1, SM_PRIVATE));
+		EXPECT_EQ(1, sm_wake((void *)(uintptr_t)wv[i].uaddr, 1,
+				     i ? SM_SHARED : SM_PRIVATE));
+		JOIN_ALL(self->w, 1, i);
+	}
+}
+
+/*
+ * What the classic call has read it does not read again: the vector and the
+ * time-out may be overwritten, even unmapped, while it sleeps.
+ */
+TEST_F(futex, arguments_read_once)
+{
+	struct futex_waitv *wv;
+	struct timespec *ts;
+	int64_t start_ns;
+	uint32_t f[4] = { 0 };
+	char *page;
+
+	page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, page);
+	wv = (void *)page;
+	ts = (void *)(page + 2048);
+	waitv_set(wv, f, 4);
+	*ts = sm_ts(sm_now_ns() + 3600 * SM_SEC);
+	sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 4, 0, (long)ts,
+		      CLOCK_MONOTONIC, 0);
+	*(ts + 1) = sm_ts(sm_slow() * SM_SEC);
+	sm_waiter_set(&self->w[1], __NR_futex, (long)&self->f,
+		      FUTEX_WAIT | SM_PRIVATE, 0, (long)(ts + 1), 0, 0);
+	start_ns = sm_now_ns();
+	ASSERT_TRUE(start(&self->env, self->w, 2));
+	memset(page, 0xff, 4096);
+	munmap(page, 4096);
+
+	EXPECT_EQ(1, sm_wake(&f[2], 1, SM_PRIVATE));
+	JOIN_ALL(self->w, 1, 2);
+	JOIN_ALL(self->w + 1, 1, -ETIMEDOUT);
+	EXPECT_GE(sm_now_ns() - start_ns, sm_slow() * SM_SEC);
+}
+
+static long requeue(void *from, void *to, int wake, int move, int flag)
+{
+	return sm_syscall6(__NR_futex, (long)from, FUTEX_REQUEUE | flag, wake,
+			   move, (long)to, 0);
+}
+
+static long cmp_requeue(void *from, void *to, int wake, int move,
+			uint32_t val, int flag)
+{
+	return sm_syscall6(__NR_futex, (long)from, FUTEX_CMP_REQUEUE | flag,
+			   wake, move, (long)to, val);
+}
+
+/* From one futex to another while parked: counts, order, who is left. */
+TEST_F(futex, requeue)
+{
+	unsigned int i;
+	int j;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		sm_rebase(&self->env);
+		ASSERT_TRUE(start_on(&self->env, self->w, NW, &self->f,
+				     flags[i]));
+		EXPECT_EQ(-EAGAIN, cmp_requeue(&self->f, &self->f2, 1, 3, 99,
+					       flags[i]));
+		EXPECT_EQ(NW, sm_nr_waiters(&self->f, flags[i]));
+
+		/* One is woken, three move; both are counted. */
+		EXPECT_EQ(4, cmp_requeue(&self->f, &self->f2, 1, 3, 0,
+					 flags[i]));
+		ASSERT_TRUE(sm_waiter_done(&self->w[0]));
+		EXPECT_EQ(NW - 4, sm_nr_waiters(&self->f, flags[i]));
+		EXPECT_EQ(3, sm_nr_waiters(&self->f2, flags[i]));
+
+		EXPECT_EQ(2, requeue(&self->f, &self->f3, 0, 2, flags[i]));
+		settle();
+		EXPECT_EQ(1, nr_done(self->w, NW));
+
+		/* 1, 2, 3 are on f2; 4, 5 on f3; the others on f. */
+		EXPECT_EQ(1, sm_wake(&self->f2, 1, flags[i]));
+		ASSERT_TRUE(sm_waiter_done(&self->w[1]));
+		EXPECT_EQ(2, sm_wake(&self->f3, INT_MAX, flags[i]));
+		ASSERT_TRUE(sm_waiter_done(&self->w[4]));
+		ASSERT_TRUE(sm_waiter_done(&self->w[5]));
+		EXPECT_EQ(NW - 6, sm_wake(&self->f, INT_MAX, flags[i]));
+		for (j = 6; j < NW; j++)
+			ASSERT_TRUE(sm_waiter_done(&self->w[j]));
+		EXPECT_EQ(NW - 2, nr_done(self->w, NW));
+		EXPECT_EQ(2, sm_wake(&self->f2, INT_MAX, flags[i]));
+		JOIN_ALL(self->w, NW, 0);
+	}
+}
+
+/* Round and round; nobody gets lost or woken on the way. */
+TEST_F(futex, requeue_chain)
+{
+	uint32_t *f[3] = { &self->f, &self->f2, &self->f3 };
+	long i, n = 100 / sm_slow() + 10;
+
+	ASSERT_TRUE(start_on(&self->env, self->w, NW, f[0], SM_PRIVATE));
+	for (i = 0; i < n; i++) {
+		ASSERT_EQ(NW, requeue(f[i % 3], f[(i + 1) % 3], 0, INT_MAX,
+				      SM_PRIVATE));
+		EXPECT_EQ(0, sm_wake(f[i % 3], INT_MAX, SM_PRIVATE));
+	}
+	settle();
+	EXPECT_EQ(0, nr_done(self->w, NW));
+	EXPECT_EQ(NW, sm_wake(f[n % 3], INT_MAX, SM_PRIVATE));
+	JOIN_ALL(self->w, NW, 0);
+}
+
+/* The time-out goes along. */
+TEST_F(futex, requeue_timeout)
+{
+	int64_t ns = 400 * SM_MSEC * sm_slow();
+	struct timespec ts = sm_ts(ns);
+	int i;
+
+	for (i = 0; i < 4; i++)
+		sm_waiter_set(&self->w[i], __NR_futex, (long)&self->f,
+			      FUTEX_WAIT | SM_PRIVATE, 0, (long)&ts, 0, 0);
+	ASSERT_TRUE(start(&self->env, self->w, 4));
+	EXPECT_EQ(4, requeue(&self->f, &self->f2, 0, INT_MAX, SM_PRIVATE));
+	JOIN_ALL(self->w, 4, -ETIMEDOUT);
+	for (i = 0; i < 4; i++)
+		EXPECT_GE(sm_waiter_ns(&self->w[i]), ns);
+	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
+	EXPECT_EQ(0, sm_wake(&self->f2, INT_MAX, SM_PRIVATE));
+}
+
+TEST_F(futex, futex2_requeue)
+{
+	struct futex_waitv wv[2];
+	uint32_t f[2] = { 0 };
+
+	waitv_set(wv, f, 2);
+	ASSERT_TRUE(start_on(&self->env, self->w, 4, &f[0], SM_PRIVATE));
+	wv[0].val = 5;
+	EXPECT_EQ(-EAGAIN, sm_syscall6(__NR_futex_requeue, (long)wv, 0, 1, 2,
+				       0, 0));
+	wv[0].val = 0;
+	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_requeue, (long)wv, 1, 1, 2,
+				       0, 0));
+	EXPECT_EQ(3, sm_syscall6(__NR_futex_requeue, (long)wv, 0, 1, 2, 0, 0));
+	ASSERT_TRUE(sm_waiter_done(&self->w[0]));
+	EXPECT_EQ(2, sm_wake(&f[1], INT_MAX, SM_PRIVATE));
+	EXPECT_EQ(1, sm_wake(&f[0], INT_MAX, SM_PRIVATE));
+	JOIN_ALL(self->w, 4, 0);
+}
+
+/* A vector waiter may be moved, too: the index is that of where it was. */
+TEST_F(futex, requeue_waitv)
+{
+	struct futex_waitv wv[3];
+	uint32_t f[3] = { 0 };
+
+	waitv_set(wv, f, 3);
+	sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 3, 0, 0, 0, 0);
+	ASSERT_TRUE(start(&self->env, self->w, 1));
+	EXPECT_EQ(1, requeue(&f[1], &self->f, 0, 1, SM_PRIVATE));
+	EXPECT_EQ(0, sm_wake(&f[1], 1, SM_PRIVATE));
+	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
+	JOIN_ALL(self->w, 1, 1);
+	EXPECT_EQ(0, sm_wake(&f[0], 1, SM_PRIVATE));
+	EXPECT_EQ(0, sm_wake(&f[2], 1, SM_PRIVATE));
+}
+
+TEST_F(futex, wake_op)
+{
+	/* *f2 = 7, and wake f2 as well if it was below 5 */
+	int op = FUTEX_OP(FUTEX_OP_SET, 7, FUTEX_OP_CMP_LT, 5);
+
+	ASSERT_TRUE(start_on(&self->env, self->w, 4, &self->f, SM_PRIVATE));
+	ASSERT_TRUE(start_on(&self->env, self->w + 4, 4, &self->f2,
+			     SM_PRIVATE));
+	ASSERT_TRUE(sm_wait_parked(&self->env, 8));
+	EXPECT_EQ(5, sm_syscall6(__NR_futex, (long)&self->f,
+				 FUTEX_WAKE_OP | SM_PRIVATE, 3, 2,
+				 (long)&self->f2, op));
+	EXPECT_EQ(7, self->f2);
+	ASSERT_TRUE(sm_waiter_done(&self->w[2]));
+	ASSERT_TRUE(sm_waiter_done(&self->w[5]));
+	settle();
+	EXPECT_EQ(5, nr_done(self->w, 8));
+	/* 7 is not below 5: only f */
+	EXPECT_EQ(1, sm_syscall6(__NR_futex, (long)&self->f,
+				 FUTEX_WAKE_OP | SM_PRIVATE, 3, 2,
+				 (long)&self->f2, op));
+	ASSERT_TRUE(sm_waiter_done(&self->w[3]));
+	EXPECT_EQ(6, nr_done(self->w, 8));
+	EXPECT_EQ(2, sm_wake(&self->f2, INT_MAX, SM_PRIVATE));
+	JOIN_ALL(self->w, 8, 0);
+}
+
+/* ---------------------------------------------------- shared memory */
+
+/*
+ * A child process waits on @child_addr in memory that both share, the parent
+ * wakes it through @addr, then the other way round.
+ */
+static void cross_process(struct __test_metadata *_metadata,
+			  struct sm_env *env, uint32_t *addr,
+			  uint32_t *child_addr)
+{
+	struct sm_waiter *w = sm_shared_alloc(sizeof(*w));
+	int status;
+	pid_t pid;
+
+	ASSERT_NE(NULL, w);
+	sm_rebase(env);
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		sm_waiter_set(w, __NR_futex, (long)child_addr, FUTEX_WAIT, 0,
+			      0, 0, 0);
+		sm_waiter_fn(w);
+		/* The parent will wait on the next word for this. */
+		sm_wait_until(sm_wake(child_addr + 1, 1, SM_SHARED) == 1);
+		_exit(w->ret ? 1 : 0);
+	}
+	ASSERT_TRUE(sm_wait_asleep(env, pid, w, 1));
+	EXPECT_EQ(0, sm_wake(addr, 1, SM_PRIVATE));
+	EXPECT_EQ(1, sm_wake(addr, 1, SM_SHARED));
+	EXPECT_EQ(0, sm_wait_ns(addr + 1, 0, SM_SHARED, sm_patience_ns()));
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_EQ(0, status);
+	SM_EXPECT_PARKS(env, 1);
+	munmap(w, sizeof(*w));
+}
+
+TEST_F(futex, shared_anonymous)
+{
+	uint32_t *f = sm_shared_alloc(4096);
+
+	ASSERT_NE(NULL, f);
+	cross_process(_metadata, &self->env, f, f);
+}
+
+/* The same page at two addresses. */
+TEST_F(futex, shared_memfd)
+{
+	uint32_t *a, *b;
+	int fd;
+
+	fd = memfd_create("stackmux", MFD_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, 8192));
+	a = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	b = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 4096);
+	ASSERT_NE(MAP_FAILED, (void *)a);
+	ASSERT_NE(MAP_FAILED, (void *)b);
+	cross_process(_metadata, &self->env, a + 1024, b);
+}
+
+TEST_F(futex, shared_file)
+{
+	char name[] = "/tmp/stackmux-futex-XXXXXX";
+	uint32_t *a, *b;
+	int fd;
+
+	fd = mkstemp(name);
+	ASSERT_GE(fd, 0);
+	unlink(name);
+	ASSERT_EQ(0, ftruncate(fd, 4096));
+	a = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	b = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, (void *)a);
+	ASSERT_NE(MAP_FAILED, (void *)b);
+	cross_process(_metadata, &self->env, a, b);
+}
+
+/* ------------------------------------------------------------- signals */
+
+static int nr_handled;
+
+static void count_handler(int sig)
+{
+	sm_add(&nr_handled, 1);
+}
+
+static uint32_t *handler_word;
+
+static void change_handler(int sig)
+{
+	sm_add(&nr_handled, 1);
+	sm_store(handler_word, 1);
+}
+
+static void on_signal(int sig, void (*fn)(int), int sa_flags)
+{
+	struct sigaction sa = { .sa_handler = fn, .sa_flags = sa_flags };
+
+	sm_store(&nr_handled, 0);
+	sigaction(sig, &sa, NULL);
+}
+
+/* Signals nobody handles, and wake-ups that bring nothing, are not seen. */
+TEST_F(futex, ignored_signals)
+{
+	static const int sigs[] = { SIGCHLD, SIGURG, SIGWINCH, SIGCONT };
+	struct timespec ts = sm_ts(3600 * SM_SEC);
+	struct futex_waitv wv;
+	int i, j;
+
+	on_signal(SIGUSR2, SIG_IGN, 0);
+	waitv_set(&wv, &self->f, 1);
+	sm_waiter_set(&self->w[0], __NR_futex, (long)&self->f,
+		      FUTEX_WAIT | SM_PRIVATE, 0, 0, 0, 0);
+	sm_waiter_set(&self->w[1], __NR_futex, (long)&self->f,
+		      FUTEX_WAIT | SM_PRIVATE, 0, (long)&ts, 0, 0);
+	sm_waiter_set(&self->w[2], __NR_futex_waitv, (long)&wv, 1, 0, 0, 0, 0);
+	ASSERT_TRUE(start(&self->env, self->w, 3));
+	for (j = 0; j < 5; j++) {
+		for (i = 0; i < ARRAY_SIZE(sigs); i++) {
+			EXPECT_EQ(0, sm_tgkill(getpid(), self->w[j % 3].tid,
+					       sigs[i]));
+			EXPECT_EQ(0, kill(getpid(), sigs[i]));
+		}
+		EXPECT_EQ(0, sm_tgkill(getpid(), self->w[j % 3].tid, SIGUSR2));
+	}
+	settle();
+	EXPECT_EQ(0, nr_done(self->w, 3));
+	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), self->w, 3));
+	EXPECT_EQ(3, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
+	JOIN_ALL(self->w, 3, 0);
+}
+
+/* A signal that the thread has blocked does not end its wait. */
+static void block_usr1(struct sm_waiter *w)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static void unblock_usr1(struct sm_waiter *w)
+{
+	sigset_t set;
+
+	w->data = (void *)(long)sm_load(&nr_handled);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+TEST_F(futex, blocked_signal)
+{
+	on_signal(SIGUSR1, count_handler, 0);
+	self->w[0].before = block_usr1;
+	self->w[0].after = unblock_usr1;
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
+	EXPECT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+	settle();
+	EXPECT_EQ(0, sm_load(&self->w[0].done));
+	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
+	JOIN_ALL(self->w, 1, 0);
+	EXPECT_EQ(NULL, self->w[0].data);
+	EXPECT_EQ(1, sm_load(&nr_handled));
+}
+
+/*
+ * What a handled signal does to each form of the call, with and without
+ * SA_RESTART.
+ */
+TEST_F(futex, handled_signal)
+{
+	const struct {
+		const char *name;
+		long nr;
+		bool timeout;
+		bool absolute;
+		int sa_flags;
+		bool restarts;
+	} tab[] = {
+		{ "wait", __NR_futex, false, false, 0, false },
+		{ "wait, restart", __NR_futex, false, false, SA_RESTART, true },
+		{ "wait timeout", __NR_futex, true, false, 0, false },
+		{ "wait timeout, restart", __NR_futex, true, false, SA_RESTART,
+		  false },
+		{ "bitset", __NR_futex, true, true, 0, false },
+		{ "bitset, restart", __NR_futex, true, true, SA_RESTART, false },
+		{ "futex2", __NR_futex_wait, false, true, 0, false },
+		{ "futex2, restart", __NR_futex_wait, false, true, SA_RESTART,
+		  true },
+		{ "futex2 timeout", __NR_futex_wait, true, true, 0, false },
+		{ "futex2 timeout, restart", __NR_futex_wait, true, true,
+		  SA_RESTART, true },
+		{ "waitv", __NR_futex_waitv, false, true, 0, false },
+		{ "waitv, restart", __NR_futex_waitv, false, true, SA_RESTART,
+		  true },
+		{ "waitv timeout", __NR_futex_waitv, true, true, 0, false },
+		{ "waitv timeout, restart", __NR_futex_waitv, true, true,
+		  SA_RESTART, true },
+	};
+	struct sm_waiter *w = &self->w[0];
+	struct futex_waitv wv;
+	struct timespec ts;
+	int i, j, op;
+	long tsp;
+
+	waitv_set(&wv, &self->f, 1);
+	for (i = 0; i < ARRAY_SIZE(tab); i++) {
+		sm_rebase(&self->env);
+		ts = sm_ts((tab[i].absolute ? sm_now_ns() : 0) +
+			   3600 * SM_SEC);
+		tsp = tab[i].timeout ? (long)&ts : 0;
+		op = (tab[i].absolute ? FUTEX_WAIT_BITSET : FUTEX_WAIT) |
+		     SM_PRIVATE;
+		if (tab[i].nr == __NR_futex)
+			sm_waiter_set(w, __NR_futex, (long)&self->f, op, 0,
+				      tsp, 0, ~0U);
+		else if (tab[i].nr == __NR_futex_wait)
+			sm_waiter_set(w, __NR_futex_wait, (long)&self->f, 0,
+				      ~0U, FUTEX2_SIZE_U32 | FUTEX2_PRIVATE,
+				      tsp, CLOCK_MONOTONIC);
+		else
+			sm_waiter_set(w, __NR_futex_waitv, (long)&wv, 1, 0,
+				      tsp, CLOCK_MONOTONIC, 0);
+		on_signal(SIGUSR1, count_handler, tab[i].sa_flags);
+		ASSERT_TRUE(start(&self->env, w, 1));
+
+		if (!tab[i].restarts) {
+			EXPECT_EQ(0, sm_tgkill(getpid(), w->tid, SIGUSR1));
+			ASSERT_TRUE(sm_waiter_join(w));
+			EXPECT_EQ(-EINTR, w->ret) {
+				TH_LOG("%s", tab[i].name);
+			}
+			EXPECT_EQ(1, sm_load(&nr_handled));
+			EXPECT_EQ(0, sm_wake(&self->f, 1, SM_PRIVATE));
+			continue;
+		}
+		for (j = 1; j <= 5; j++) {
+			EXPECT_EQ(0, sm_tgkill(getpid(), w->tid, SIGUSR1));
+			ASSERT_TRUE(sm_wait_until(sm_load(&nr_handled) == j));
+			/* It goes to sleep again. */
+			ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->f,
+								SM_PRIVATE) == 1));
+			ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w,
+						   1)) {
+				TH_LOG("%s", tab[i].name);
+			}
+		}
+		EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
+		ASSERT_TRUE(sm_waiter_join(w));
+		EXPECT_EQ(0, w->ret) {
+			TH_LOG("%s", tab[i].name);
+		}
+		SM_EXPECT_PARKS(&self->env, 6);
+	}
+}
+
+/* A restarted call looks at the value again. */
+TEST_F(futex, restart_sees_new_value)
+{
+	handler_word = &self->f;
+	on_signal(SIGUSR1, change_handler, SA_RESTART);
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
+	EXPECT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+	JOIN_ALL(self->w, 1, -EAGAIN);
+}
+
+/* A restarted call waits where its arguments say, not where it was moved. */
+TEST_F(futex, restart_after_requeue)
+{
+	on_signal(SIGUSR1, count_handler, SA_RESTART);
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
+	EXPECT_EQ(1, requeue(&self->f, &self->f2, 0, 1, SM_PRIVATE));
+	EXPECT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->f, SM_PRIVATE) == 1));
+	EXPECT_EQ(0, sm_wake(&self->f2, 1, SM_PRIVATE));
+	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
+	JOIN_ALL(self->w, 1, 0);
+}
+
+/*
+ * A wait with a time-out, interrupted again and again for as long as it
+ * lasts: were the time to start anew each time, it would never end.
+ */
+static void remaining_time(struct __test_metadata *_metadata,
+			   struct sm_env *env, long nr, int op, bool absolute)
+{
+	const int64_t ns = 500 * SM_MSEC * sm_slow();
+	struct sm_waiter *w = sm_shared_alloc(sizeof(*w));
+	uint32_t *f = sm_shared_alloc(4096);
+	int64_t *deadline = (int64_t *)(f + 16);
+	int64_t end = sm_now_ns() + ns + sm_late_ns() + 5 * SM_SEC;
+	struct timespec ts;
+	int status, rounds = 0;
+	pid_t pid;
+
+	ASSERT_NE(NULL, w);
+	ASSERT_NE(NULL, f);
+	sm_rebase(env);
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		*deadline = sm_now_ns() + ns;
+		ts = sm_ts(absolute ? *deadline : ns);
+		if (nr == __NR_futex)
+			sm_waiter_set(w, nr, (long)f, op, 0, (long)&ts, 0, ~0U);
+		else
+			sm_waiter_set(w, nr, (long)f, 0, ~0U, FUTEX2_SIZE_U32,
+				      (long)&ts, CLOCK_MONOTONIC);
+		sm_waiter_fn(w);
+		_exit(0);
+	}
+	ASSERT_TRUE(sm_wait_until(sm_load(&w->entered)));
+	while (!sm_load(&w->done) && sm_now_ns() < end) {
+		ASSERT_EQ(0, kill(pid, SIGSTOP));
+		if (waitpid(pid, &status, WUNTRACED) != pid)
+			break;
+		if (!WIFSTOPPED(status)) {
+			EXPECT_TRUE(WIFEXITED(status));
+			pid = 0;
+			break;
+		}
+		ASSERT_EQ(0, kill(pid, SIGCONT));
+		rounds++;
+		sm_sleep_ms(20);
+	}
+	EXPECT_TRUE(sm_load(&w->done)) {
+		TH_LOG("still waiting after %d stops", rounds);
+	}
+	if (pid) {
+		kill(pid, SIGCONT);
+		ASSERT_EQ(0, sm_waitpid(pid, &status));
+	}
+	EXPECT_EQ(-ETIMEDOUT, w->ret);
+	EXPECT_GE(w->end_ns, *deadline);
+	if (!absolute)
+		EXPECT_GE(sm_waiter_ns(w), ns);
+	EXPECT_GT(rounds, 0);
+	SM_EXPECT_PARKS(env, 1);
+}
+
+TEST_F_TIMEOUT(futex, remaining_time_relative, 60)
+{
+	remaining_time(_metadata, &self->env, __NR_futex, FUTEX_WAIT, false);
+}
+
+TEST_F_TIMEOUT(futex, remaining_time_absolute, 60)
+{
+	remaining_time(_metadata, &self->env, __NR_futex, FUTEX_WAIT_BITSET,
+		       true);
+}
+
+TEST_F_TIMEOUT(futex, remaining_time_futex2, 60)
+{
+	remaining_time(_metadata, &self->env, __NR_futex_wait, 0, true);
+}
+
+/* ------------------------------------------ owners, cancellation, libc */
+
+struct robust_arg {
+	struct robust_list_head head;
+	struct robust_list node;
+	uint32_t futex;
+	uint32_t go;
+};
+
+static void *robust_owner(void *p)
+{
+	struct robust_arg *r = p;
+
+	r->head.list.next = &r->node;
+	r->head.futex_offset = offsetof(struct robust_arg, futex) -
+			       offsetof(struct robust_arg, node);
+	r->head.list_op_pending = NULL;
+	r->node.next = &r->head.list;
+	sm_store(&r->futex, sm_gettid());
+	syscall(__NR_set_robust_list, &r->head, sizeof(r->head));
+	sm_wait(&r->go, 0, SM_PRIVATE);
+	/* Leave without libc, which would clear the list. */
+	syscall(__NR_exit, 0);
+	return NULL;
+}
+
+/* The owner dies: its robust futex is marked and one waiter is woken. */
+TEST_F(futex, robust_owner_death)
+{
+	struct robust_arg *r = calloc(1, sizeof(*r));
+	uint32_t val;
+	pthread_t t;
+	int i;
+
+	ASSERT_EQ(0, sm_thread(&t, robust_owner, r));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&r->go, SM_PRIVATE) == 1));
+	val = __atomic_or_fetch(&r->futex, FUTEX_WAITERS, __ATOMIC_SEQ_CST);
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, sm_waiter_futex(&self->w[i], &r->futex, val,
+					     SM_SHARED));
+	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), self->w, 3));
+	sm_store(&r->go, 1);
+	EXPECT_EQ(1, sm_wake(&r->go, 1, SM_PRIVATE));
+	ASSERT_TRUE(sm_wait_until(nr_done(self->w, 3) == 1));
+	settle();
+	EXPECT_EQ(1, nr_done(self->w, 3));
+	EXPECT_EQ(FUTEX_OWNER_DIED | FUTEX_WAITERS, sm_load(&r->futex));
+	EXPECT_EQ(2, sm_wake(&r->futex, INT_MAX, SM_SHARED));
+	JOIN_ALL(self->w, 3, 0);
+}
+
+/* The owner is killed while it is parked itself. */
+TEST_F(futex, robust_killed_while_parked)
+{
+	struct shared {
+		pthread_mutex_t mutex;
+		struct sm_waiter w;
+		uint32_t futex;
+	} *s = sm_shared_alloc(sizeof(*s));
+	pthread_mutexattr_t attr;
+	int status;
+	pid_t pid;
+
+	ASSERT_NE(NULL, s);
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&s->mutex, &attr);
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		pthread_mutex_lock(&s->mutex);
+		sm_waiter_set(&s->w, __NR_futex, (long)&s->futex, FUTEX_WAIT,
+			      0, 0, 0, 0);
+		sm_waiter_fn(&s->w);
+		_exit(1);
+	}
+	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, &s->w, 1));
+	EXPECT_EQ(EBUSY, pthread_mutex_trylock(&s->mutex));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(EOWNERDEAD, pthread_mutex_lock(&s->mutex));
+	EXPECT_EQ(0, pthread_mutex_consistent(&s->mutex));
+	EXPECT_EQ(0, pthread_mutex_unlock(&s->mutex));
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	EXPECT_EQ(0, sm_wake(&s->futex, 1, SM_SHARED));
+	SM_EXPECT_NONE_PARKED(&self->env);
+}
+
+struct cancel_arg {
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	pid_t tid;
+	int cleaned;
+};
+
+static void cancel_cleanup(void *p)
+{
+	struct cancel_arg *c = p;
+
+	c->cleaned++;
+	pthread_mutex_unlock(&c->mutex);
+}
+
+static void *cancel_thread(void *p)
+{
+	struct cancel_arg *c = p;
+
+	sm_store(&c->tid, sm_gettid());
+	pthread_mutex_lock(&c->mutex);
+	pthread_cleanup_push(cancel_cleanup, c);
+	for (;;)
+		pthread_cond_wait(&c->cond, &c->mutex);
+	pthread_cleanup_pop(0);
+	return NULL;
+}
+
+TEST_F(futex, pthread_cancel)
+{
+	struct cancel_arg c = {
+		.mutex = PTHREAD_MUTEX_INITIALIZER,
+		.cond = PTHREAD_COND_INITIALIZER,
+	};
+	pthread_t t;
+	void *ret;
+
+	ASSERT_EQ(0, sm_thread(&t, cancel_thread, &c));
+	ASSERT_TRUE(sm_wait_until(sm_load(&c.tid)));
+	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), c.tid) == 'S'));
+	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
+	EXPECT_EQ(0, pthread_cancel(t));
+	EXPECT_EQ(0, pthread_join(t, &ret));
+	EXPECT_EQ(PTHREAD_CANCELED, ret);
+	EXPECT_EQ(1, c.cleaned);
+	EXPECT_EQ(0, pthread_mutex_trylock(&c.mutex));
+}
+
+/* libc's own primitives, all at once. */
+struct libc_arg {
+	pthread_mutex_t mutex, pi;
+	pthread_cond_t more, less;
+	pthread_barrier_t barrier;
+	pthread_rwlock_t rwlock;
+	long rounds;
+	long produced, consumed, queue, pi_count;
+};
+
+static void *libc_producer(void *p)
+{
+	struct libc_arg *a = p;
+	long i;
+
+	pthread_barrier_wait(&a->barrier);
+	for (i = 0; i < a->rounds; i++) {
+		pthread_mutex_lock(&a->mutex);
+		while (a->queue >= 3)
+			pthread_cond_wait(&a->less, &a->mutex);
+		a->queue++;
+		a->produced++;
+		pthread_cond_signal(&a->more);
+		pthread_mutex_unlock(&a->mutex);
+
+		pthread_rwlock_wrlock(&a->rwlock);
+		pthread_rwlock_unlock(&a->rwlock);
+		pthread_mutex_lock(&a->pi);
+		a->pi_count++;
+		pthread_mutex_unlock(&a->pi);
+	}
+	pthread_barrier_wait(&a->barrier);
+	return NULL;
+}
+
+static void *libc_consumer(void *p)
+{
+	struct libc_arg *a = p;
+	long i;
+
+	pthread_barrier_wait(&a->barrier);
+	for (i = 0; i < a->rounds; i++) {
+		pthread_mutex_lock(&a->mutex);
+		while (!a->queue)
+			pthread_cond_wait(&a->more, &a->mutex);
+		a->queue--;
+		a->consumed++;
+		pthread_cond_signal(&a->less);
+		pthread_mutex_unlock(&a->mutex);
+
+		pthread_rwlock_rdlock(&a->rwlock);
+		pthread_rwlock_unlock(&a->rwlock);
+		pthread_mutex_lock(&a->pi);
+		a->pi_count++;
+		pthread_mutex_unlock(&a->pi);
+	}
+	pthread_barrier_wait(&a->barrier);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(futex, pthread_primitives, 60)
+{
+	struct libc_arg a = {
+		.mutex = PTHREAD_MUTEX_INITIALIZER,
+		.more = PTHREAD_COND_INITIALIZER,
+		.less = PTHREAD_COND_INITIALIZER,
+		.rwlock = PTHREAD_RWLOCK_INITIALIZER,
+		.rounds = sm_rounds(400),
+	};
+	pthread_mutexattr_t attr;
+	pthread_t t[8];
+	int i;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
+	pthread_mutex_init(&a.pi, &attr);
+	pthread_barrier_init(&a.barrier, NULL, 8);
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(0, sm_thread(&t[i], i % 2 ? libc_producer :
+				       libc_consumer, &a));
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(0, pthread_join(t[i], NULL));
+	EXPECT_EQ(4 * a.rounds, a.produced);
+	EXPECT_EQ(4 * a.rounds, a.consumed);
+	EXPECT_EQ(0, a.queue);
+	EXPECT_EQ(8 * a.rounds, a.pi_count);
+	SM_EXPECT_PARKS(&self->env, 8);
+}
+
+/* -------------------------------------------------- memory that goes away */
+
+/*
+ * A private futex is an address: the wait goes on though the page is gone,
+ * and a wake at the address still finds it.
+ */
+TEST_F(futex, unmap_while_waiting)
+{
+	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, page);
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)page,
+			     SM_PRIVATE));
+	ASSERT_EQ(0, munmap(page, 4096));
+	settle();
+	EXPECT_EQ(0, sm_load(&self->w[0].done));
+	EXPECT_EQ(1, sm_wake(page, 1, SM_PRIVATE));
+	JOIN_ALL(self->w, 1, 0);
+}
+
+/* The call that a signal restarts finds no page. */
+TEST_F(futex, unmap_then_restart)
+{
+	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, page);
+	on_signal(SIGUSR1, count_handler, SA_RESTART);
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)page,
+			     SM_PRIVATE));
+	ASSERT_EQ(0, munmap(page, 4096));
+	EXPECT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+	JOIN_ALL(self->w, 1, -EFAULT);
+}
+
+/* After a move: a private futex stays behind, a shared one goes along. */
+TEST_F(futex, mremap_while_waiting)
+{
+	char *from, *to, *target;
+	int shared;
+
+	for (shared = 0; shared < 2; shared++) {
+		sm_rebase(&self->env);
+		from = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_ANONYMOUS |
+			    (shared ? MAP_SHARED : MAP_PRIVATE), -1, 0);
+		target = mmap(NULL, 4096, PROT_NONE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(MAP_FAILED, from);
+		ASSERT_NE(MAP_FAILED, target);
+		ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)from,
+				     shared ? SM_SHARED : SM_PRIVATE));
+		to = mremap(from, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED,
+			    target);
+		ASSERT_EQ(target, to);
+		if (shared) {
+			EXPECT_EQ(-EFAULT, sm_wake(from, 1, SM_SHARED));
+			EXPECT_EQ(1, sm_wake(to, 1, SM_SHARED));
+		} else {
+			EXPECT_EQ(0, sm_wake(to, 1, SM_PRIVATE));
+			EXPECT_EQ(1, sm_wake(from, 1, SM_PRIVATE));
+		}
+		JOIN_ALL(self->w, 1, 0);
+		munmap(to, 4096);
+	}
+}
+
+/* The file that carries a shared futex is truncated meanwhile. */
+TEST_F(futex, truncate_while_waiting)
+{
+	uint32_t *f;
+	int fd;
+
+	fd = memfd_create("stackmux", MFD_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, 4096));
+	f = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, (void *)f);
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, f, SM_SHARED));
+	ASSERT_EQ(0, ftruncate(fd, 0));
+	settle();
+	EXPECT_EQ(0, sm_load(&self->w[0].done));
+	ASSERT_EQ(0, ftruncate(fd, 4096));
+	EXPECT_EQ(1, sm_wake(f, 1, SM_SHARED));
+	JOIN_ALL(self->w, 1, 0);
+}
+
+/* -------------------------------------------------- 32-bit system calls */
+
+#define NR32_FUTEX_TIME64	422
+
+static long syscall32(long nr, long a1, long a2, long a3, long a4, long a5)
+{
+	long ret;
+
+	asm volatile("int $0x80"
+		     : "=a" (ret)
+		     : "0" (nr), "b" (a1), "c" (a2), "d" (a3), "S" (a4),
+		       "D" (a5)
+		     : "memory", "r8", "r9", "r10", "r11");
+	return ret;
+}
+
+struct wait32 {
+	uint32_t futex[2];
+	int64_t ts[2];		/* struct __kernel_timespec */
+	long ret;
+	pid_t tid;
+	int entered, done;
+};
+
+static void *wait32_fn(void *p)
+{
+	struct wait32 *w = p;
+
+	sm_store(&w->tid, sm_gettid());
+	sm_store(&w->entered, 1);
+	w->ret = syscall32(NR32_FUTEX_TIME64, (long)&w->futex[0],
+			   FUTEX_WAIT | SM_PRIVATE, 0,
+			   w->ts[0] || w->ts[1] ? (long)w->ts : 0, 0);
+	sm_store(&w->done, 1);
+	return NULL;
+}
+
+/* int $0x80 from a 64-bit program takes another way in and out. */
+TEST_F(futex, compat_entry)
+{
+	struct wait32 *w;
+	pthread_t t;
+	int status;
+	pid_t pid;
+
+	w = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)w);
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid)
+		_exit(syscall32(20 /* getpid */, 0, 0, 0, 0, 0) == getpid() ?
+		      0 : 1);
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	if (status)
+		SKIP(return, "this kernel has no 32-bit system calls");
+
+	ASSERT_EQ(0, sm_thread(&t, wait32_fn, w));
+	ASSERT_TRUE(sm_wait_until(sm_load(&w->entered)));
+	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), w->tid) == 'S'));
+	EXPECT_EQ(0, sm_load(&w->done));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&w->futex[0],
+						SM_PRIVATE) == 1));
+	EXPECT_EQ(1, sm_wake(&w->futex[0], 1, SM_PRIVATE));
+	ASSERT_TRUE(sm_wait_until(sm_load(&w->done)));
+	pthread_join(t, NULL);
+	EXPECT_EQ(0, w->ret);
+
+	memset(w, 0, sizeof(*w));
+	w->ts[1] = 50 * SM_MSEC;
+	ASSERT_EQ(0, sm_thread(&t, wait32_fn, w));
+	ASSERT_TRUE(sm_wait_until(sm_load(&w->done)));
+	pthread_join(t, NULL);
+	EXPECT_EQ(-ETIMEDOUT, w->ret);
+}
+
+int main(int argc, char **argv)
+{
+	sm_harness_prepare(1);
+	return test_harness_run(argc, argv);
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Measures, does not judge: what parking costs and saves. One line of
+ * key=value pairs on stdout. Under an emulator that counts a nanosecond for
+ * each instruction the times are instructions.
+ *
+ * Linked statically, so that it runs in a system that has nothing else.
+ */
+#include <getopt.h>
+
+#include "stackmux_test.h"
+
+static long nr_rounds = 100000;
+static long nr_threads = 10000;
+static int park = -1;
+static struct sm_stats stats0, stats1;
+static bool have_stats;
+
+static void die(const char *what, int err)
+{
+	fprintf(stderr, "roundtrip: %s%s%s\n", what, err ? ": " : "",
+		err ? strerror(err) : "");
+	exit(1);
+}
+
+static void begin(void)
+{
+	have_stats = !sm_stats_read(&stats0);
+}
+
+/* The common end of each line: which way, and what the counters say. */
+static void finish(bool must_park)
+{
+	printf(" park=%d", park == 1);
+	if (have_stats && !sm_stats_read(&stats1)) {
+		printf(" parks=%ld resumes=%ld noswitch=%ld keeps=%ld",
+		       stats1.parks - stats0.parks,
+		       stats1.resumes - stats0.resumes,
+		       stats1.noswitch - stats0.noswitch,
+		       stats1.keeps - stats0.keeps);
+	}
+	printf("\n");
+	fflush(stdout);
+	if (park == 1 && have_stats && must_park &&
+	    stats1.parks == stats0.parks)
+		die("opted in, but nothing has parked", 0);
+}
+
+/* ---------------------------------------------------------------- ping-pong */
+
+static struct {
+	uint32_t ping;
+	char pad[252];		/* not in one cache line */
+	uint32_t pong;
+} words;
+
+/* Waits that really waited: a partner who is fast enough saves some. */
+static long nr_waits;
+
+static void wait_for(uint32_t *word, uint32_t r)
+{
+	while (sm_load(word) != r)
+		if (!sm_wait(word, r - 1, SM_PRIVATE))
+			__atomic_add_fetch(&nr_waits, 1, __ATOMIC_RELAXED);
+}
+
+static void hand_over(uint32_t *to, uint32_t *back, uint32_t r)
+{
+	sm_store(to, r);
+	sm_wake(to, 1, SM_PRIVATE);
+	wait_for(back, r);
+}
+
+static void *ponger(void *p)
+{
+	long i, n = (long)p;
+
+	for (i = 1; i <= n; i++) {
+		wait_for(&words.ping, i);
+		sm_store(&words.pong, i);
+		sm_wake(&words.pong, 1, SM_PRIVATE);
+	}
+	return NULL;
+}
+
+static void hand_back_and_forth(void)
+{
+	long warm = nr_rounds / 10 + 10, i;
+	int64_t t0, t1;
+	pthread_t t;
+
+	begin();
+	if (sm_thread(&t, ponger, (void *)(warm + nr_rounds)))
+		die("pthread_create", EAGAIN);
+	for (i = 1; i <= warm; i++)
+		hand_over(&words.ping, &words.pong, i);
+	sm_store(&nr_waits, 0);
+	t0 = sm_now_ns();
+	for (; i <= warm + nr_rounds; i++)
+		hand_over(&words.ping, &words.pong, i);
+	t1 = sm_now_ns();
+	pthread_join(t, NULL);
+	printf("mode=pingpong rounds=%ld ns_per_round=%.1f waits_per_round=%.2f",
+	       nr_rounds, (double)(t1 - t0) / nr_rounds,
+	       (double)sm_load(&nr_waits) / nr_rounds);
+	finish(true);
+}
+
+/* ------------------------------------------------------------------- getppid */
+
+static void getppid_loop(void)
+{
+	int64_t t0, t1;
+	long i;
+
+	begin();
+	for (i = 0; i < nr_rounds / 10; i++)
+		sm_syscall6(__NR_getppid, 0, 0, 0, 0, 0, 0);
+	t0 = sm_now_ns();
+	for (i = 0; i < nr_rounds; i++)
+		sm_syscall6(__NR_getppid, 0, 0, 0, 0, 0, 0);
+	t1 = sm_now_ns();
+	printf("mode=getppid rounds=%ld ns_per_call=%.2f", nr_rounds,
+	       (double)(t1 - t0) / nr_rounds);
+	finish(false);
+}
+
+/* --------------------------------------------------------------- raw clones */
+
+/* Leave the CPU to the others, without a timer that would add idle time. */
+static void until_asleep(struct sm_sleepers *s)
+{
+	while (sm_load(&s->entered) < s->nr)
+		sched_yield();
+	while (sm_sleepers_waiting(s) < s->nr)
+		sched_yield();
+}
+
+static void clones(void)
+{
+	long stack0, stack1, stack2, avail0, avail1, avail2, i;
+	struct sm_sleepers s;
+	int64_t t[4];
+	struct sm_stats asleep;
+
+	sm_allow_threads(nr_threads);
+	begin();
+	stack0 = sm_meminfo_kb("KernelStack");
+	avail0 = sm_meminfo_kb("MemAvailable");
+	t[0] = sm_now_ns();
+	if (sm_sleepers_create(&s, nr_threads, false) != nr_threads) {
+		fprintf(stderr, "roundtrip: only %ld of %ld threads: %s\n",
+			s.nr, nr_threads, strerror(errno));
+		if (!s.nr)
+			exit(1);
+	}
+	until_asleep(&s);
+	t[1] = sm_now_ns();
+	if (park == 1 && have_stats)
+		sm_wait_until(!sm_stats_read(&asleep) &&
+			      asleep.parked - stats0.parked >= s.nr);
+	stack1 = sm_meminfo_kb("KernelStack");
+	avail1 = sm_meminfo_kb("MemAvailable");
+
+	t[2] = sm_now_ns();
+	if (sm_sleepers_wake(&s, false) != s.nr)
+		die("not all of them were woken", 0);
+	for (i = 0; i < s.nr; i++)
+		while (sm_load(&s.slot[i].tid))
+			sched_yield();
+	t[3] = sm_now_ns();
+	if (sm_sleepers_reap(&s) != s.nr)
+		die("not all of them returned 0", 0);
+	sm_sleep_ms(200);
+	stack2 = sm_meminfo_kb("KernelStack");
+	avail2 = sm_meminfo_kb("MemAvailable");
+
+	printf("mode=clone threads=%ld ns_per_clone=%.1f ns_per_wake=%.1f",
+	       s.nr, (double)(t[1] - t[0]) / s.nr,
+	       (double)(t[3] - t[2]) / s.nr);
+	printf(" kernelstack_kb=%ld kernelstack_after_kb=%ld",
+	       stack1 - stack0, stack2 - stack0);
+	printf(" used_kb=%ld used_after_kb=%ld kib_per_thread=%.2f",
+	       avail0 - avail1, avail0 - avail2,
+	       (double)(avail0 - avail1) / s.nr);
+	if (park == 1 && have_stats)
+		printf(" parked=%ld stacks=%ld records=%ld record_bytes=%ld",
+		       asleep.parked, asleep.stacks, asleep.records,
+		       asleep.record_bytes);
+	finish(true);
+}
+
+/* ------------------------------------------------------------ create and join */
+
+static void *nothing(void *p)
+{
+	return p;
+}
+
+static void create_join(void)
+{
+	int64_t t0 = 0, t1;
+	pthread_t t;
+	long i;
+
+	begin();
+	for (i = -nr_threads / 10; i < nr_threads; i++) {
+		if (!i)
+			t0 = sm_now_ns();
+		if (sm_thread(&t, nothing, NULL))
+			die("pthread_create", EAGAIN);
+		pthread_join(t, NULL);
+	}
+	t1 = sm_now_ns();
+	printf("mode=pthread threads=%ld ns_per_thread=%.1f", nr_threads,
+	       (double)(t1 - t0) / nr_threads);
+	finish(false);	/* a join need not wait */
+}
+
+static const char usage[] =
+"Usage: roundtrip [--park | --no-park] [--rounds N] [--threads N] [--cpu N] MODE...\n"
+"Measure one thing after the other; the modes are\n"
+"  pingpong  two threads wake each other by futex: ns per round trip\n"
+"  getppid   a system call that never waits: ns per call\n"
+"  clone     raw clones until all are asleep in futex, then wake them all\n"
+"            until all have exited: ns per thread, kernel memory\n"
+"  pthread   pthread_create() and pthread_join(): ns per thread\n"
+"  --park     opt in with prctl(PR_STACKMUX), fail if the kernel has not got it\n"
+"  --no-park  opt out\n"
+"  --cpu N    stay on CPU N\n";
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "park", no_argument, &park, 1 },
+		{ "no-park", no_argument, &park, 0 },
+		{ "rounds", required_argument, NULL, 'r' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "cpu", required_argument, NULL, 'c' },
+		{ "help", no_argument, NULL, 'h' },
+		{ }
+	};
+	cpu_set_t set;
+	int opt, ret;
+
+	while ((opt = getopt_long(argc, argv, "r:t:c:h", options, NULL)) != -1) {
+		switch (opt) {
+		case 0:
+			break;
+		case 'r':
+			nr_rounds = atol(optarg);
+			break;
+		case 't':
+			nr_threads = atol(optarg);
+			break;
+		case 'c':
+			CPU_ZERO(&set);
+			CPU_SET(atoi(optarg), &set);
+			if (sched_setaffinity(0, sizeof(set), &set))
+				die("cannot use that CPU", errno);
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		default:
+			fputs(usage, stderr);
+			return 2;
+		}
+	}
+	if (optind == argc || nr_rounds < 1 || nr_threads < 1) {
+		fputs(usage, stderr);
+		return 2;
+	}
+	sm_mount_debugfs();
+	if (park == 1) {
+		ret = sm_enable(0);
+		if (ret)
+			die("prctl(PR_STACKMUX, PR_STACKMUX_ENABLE)", -ret);
+		if (!(sm_get() & PR_STACKMUX_ACTIVE))
+			die("opted in, but kernel.stackmux is 0", 0);
+	} else if (!park && sm_present()) {
+		sm_disable();
+	}
+	for (; optind < argc; optind++) {
+		if (!strcmp(argv[optind], "pingpong")) {
+			memset(&words, 0, sizeof(words));
+			hand_back_and_forth();
+		} else if (!strcmp(argv[optind], "getppid")) {
+			getppid_loop();
+		} else if (!strcmp(argv[optind], "clone")) {
+			clones();
+		} else if (!strcmp(argv[optind], "pthread")) {
+			create_join();
+		} else {
+			fprintf(stderr, "roundtrip: no mode '%s'\n%s",
+				argv[optind], usage);
+			return 2;
+		}
+	}
+	return 0;
+}
