@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0
+
+# Which kernel: stock, release or debug
+KERNEL ?= release
+
+vm := scripts/vm --kernel $(KERNEL)
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help:
+	@echo 'make demo        sleeping threads with and without their stacks, side by side'
+	@echo '                 (THREADS=N: so many)'
+	@echo 'make check       all tests; ends with "N passed, N failed, N skipped"'
+	@echo '                 (FULL=1: more combinations of CPUs and modes)'
+	@echo 'make kernel      build a kernel (KERNEL=stock, release or debug; default release)'
+	@echo 'make shell       a shell in a guest that runs it'
+	@echo 'make menuconfig  try options of the kernel; to keep them, edit configs/'
+	@echo 'make refresh     take over what was edited in build/src/stackmux-VERSION:'
+	@echo '                 into patches/ and into the new files'
+	@echo 'make measure     count instructions against the stock kernel'
+	@echo 'make zero-cost   show that the patches change no code with CONFIG_STACKMUX=n'
+	@echo 'make clean       remove the built kernels and programs'
+	@echo 'make distclean   remove build/, with the unpacked sources'
+	@echo
+	@echo 'All of them first install the Debian packages that are missing, unpack the'
+	@echo 'kernel source and apply the patches. JOBS=N limits the number of compilers.'
+	@echo 'scripts/vm --help: how to run any command in a guest.'
+
+# Everything up to patched source; fast when there is nothing to do
+.PHONY: prepare
+prepare:
+	@scripts/setup
+	@scripts/prepare
+
+.PHONY: kernel
+kernel: prepare
+	@scripts/build-kernel $(KERNEL)
+
+.PHONY: shell
+shell: kernel
+	@$(vm)
+
+.PHONY: menuconfig
+menuconfig: prepare
+	@scripts/build-kernel --menuconfig $(KERNEL)
+
+.PHONY: demo
+demo: prepare
+	@scripts/build-kernel release
+	@scripts/demo
+
+# What parking costs, in instructions
+.PHONY: measure
+measure: prepare
+	@scripts/build-kernel stock release
+	@scripts/measure
+
+.PHONY: check
+check:
+	@scripts/check
+
+.PHONY: refresh
+refresh:
+	@scripts/refresh
+
+.PHONY: zero-cost
+zero-cost: prepare
+	@scripts/zero-cost
+
+.PHONY: clean
+clean:
+	rm -rf build/out build/log build/vm build/selftests build/zero-cost build/accel
+
+# Hand-made edits of the patched source would be lost: refuse while there are any
+.PHONY: distclean
+distclean:
+	@scripts/refresh --check
+	rm -rf build

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What the scripts share: paths, messages, the lock on build/. To be sourced
+# from a bash script that runs with "set -eu".
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+build=$top/build
+base=6.12
+patches=$top/patches/$base
+
+me=${0##*/}
+
+say()  { printf '%s\n' "$*" >&2; }
+warn() { printf '%s: %s\n' "$me" "$*" >&2; }
+die()  { warn "$*"; exit 1; }
+
+# git in this repository, also if somebody else owns the files (as in CI)
+in_repo() { git -c safe.directory="$top" -C "$top" "$@"; }
+
+# duration SECONDS: "3m07s"
+duration()
+{
+	printf '%dm%02ds' $(($1 / 60)) $(($1 % 60))
+}
+
+# lock NAME FILE [-s]: wait for FILE's lock and keep it until the script ends; -s:
+# together with others that ask for it so. What the script starts inherits the
+# lock, so NAME is remembered and not taken twice.
+lock()
+{
+	local fd
+
+	case " ${STACKMUX_LOCKS:-} " in *" $1 "*) return 0 ;; esac
+	mkdir -p "$(dirname "$2")"
+	exec {fd}>"$2"
+	if ! flock -n ${3:-} "$fd"; then
+		say "$me: waiting for another script that works on ${2%/*}"
+		flock ${3:-} "$fd"
+	fi
+	export STACKMUX_LOCKS="${STACKMUX_LOCKS:-} $1"
+}
+
+# The source trees change under an exclusive lock, and are built under a shared one.
+lock_sources()  { lock sources "$build/.lock"; }
+share_sources() { lock sources "$build/.lock" -s; }
+
+# Debian's kernel source. LINUX_TARBALL selects another one.
+tarball=${LINUX_TARBALL:-/usr/src/linux-source-$base.tar.xz}
+
+# The version inside of the tarball, as found when it was unpacked; empty if
+# this tarball was not unpacked yet.
+unpacked_version()
+{
+	local key want stamp=$build/src/.tarball
+
+	[ -e "$stamp" ] || return 0
+	want=$(tarball_key)
+	read -r key < "$stamp"
+	[ "$key" = "$want" ] || return 0
+	sed -n 2p "$stamp"
+}
+
+tarball_key()
+{
+	stat -L -c '%n:%s:%.9Y' "$tarball"
+}
+
+# source_tree stock|stackmux: path of the prepared tree; dies without one.
+source_tree()
+{
+	local ver
+
+	ver=$(unpacked_version)
+	[ -n "$ver" ] && [ -d "$build/src/$1-$ver" ] ||
+		die "no source tree yet: run scripts/prepare"
+	echo "$build/src/$1-$ver"
+}
+
+# kernel_tree KERNEL: which of the two source trees a kernel is built from.
+kernel_tree()
+{
+	case $1 in
+	stock|zero-stock)        source_tree stock ;;
+	release|debug|zero-off)  source_tree stackmux ;;
+	*)              die "unknown kernel '$1' (stock, release or debug)" ;;
+	esac
+}
+
+jobs=${JOBS:-$(nproc)}
+
+# What every call of the kernel's make gets: constants instead of date, user
+# and host, so that equal sources give equal objects (and compiler cache hits).
+# make_args is an array for the caller.
+export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
+export KBUILD_BUILD_USER=stackmux
+export KBUILD_BUILD_HOST=localhost
+export KBUILD_BUILD_VERSION=1
+# shellcheck disable=SC2034
+make_args=(ARCH=x86_64)
+if command -v ccache >/dev/null && [ -z "${NO_CCACHE:-}" ]; then
+	make_args+=("CC=ccache gcc" "HOSTCC=ccache gcc")
+fi
