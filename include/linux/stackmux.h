@@ -10,12 +10,63 @@
 #ifndef _LINUX_STACKMUX_H
 #define _LINUX_STACKMUX_H
 
+#include <linux/errno.h>
 #include <linux/jump_label.h>
+#include <linux/ktime.h>
 #include <linux/sched.h>
 #include <linux/vmalloc.h>
 #include <uapi/linux/stackmux.h>
 
+struct epoll_event;
+struct eventpoll;
+struct file;
+struct io_wait_queue;
+struct pollfd;
 struct pt_regs;
+struct restart_block;
+struct timespec64;
+struct wait_opts;
+struct wait_queue_head;
+
+/*
+ * What a call that armed returns through its C frames. Nobody sees it: the
+ * exit work parks before the value could reach user mode.
+ */
+#define STACKMUX_ARMED		(-ERESTARTNOINTR)
+
+/* How stackmux_wait() waits */
+#define STACKMUX_WAIT_EXCLUSIVE	0x1
+#define STACKMUX_WAIT_LOCKED	0x2
+
+/*
+ * The waits of calls, each in its file of kernel/stackmux/; to be called only
+ * where stackmux_may_park(), or after it. Those of futexes are in
+ * kernel/futex/futex.h.
+ */
+bool stackmux_poll(struct pollfd __user *ufds, unsigned int nfds,
+		   struct timespec64 *end_time, int *ret);
+bool stackmux_select(int n, fd_set __user *inp, fd_set __user *outp,
+		     fd_set __user *exp, struct timespec64 *end_time, int *ret);
+bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
+			 int maxevents, ktime_t *to, u64 slack);
+int stackmux_epoll_masked(void);
+int stackmux_poll_finish_later(void __user *p, int type);
+long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid);
+long stackmux_nanosleep_restart(struct restart_block *restart);
+long stackmux_pause(void);
+long stackmux_sigsuspend(void);
+int stackmux_sigtimedwait(const sigset_t *mask, ktime_t *timeout);
+int stackmux_sigtimedwait_end(sigset_t *mask, kernel_siginfo_t *info);
+long stackmux_do_wait(struct wait_opts *wo);
+int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time);
+long stackmux_uring_armed(struct file *file, long submitted);
+void stackmux_wait_cancel(void);
+
+/* fs/select.c, kernel/time/hrtimer.c: what is theirs of a wait */
+int stackmux_poll_select_finish(struct timespec64 *end_time, void __user *p,
+				int type, int ret);
+long stackmux_poll_restart(struct restart_block *restart);
+long stackmux_nanosleep_set_restart(struct restart_block *restart);
 
 #ifdef CONFIG_STACKMUX
 
@@ -38,6 +89,8 @@ unsigned long stackmux_wchan(struct task_struct *tsk);
 unsigned int stackmux_stack_trace(struct task_struct *tsk,
 				  unsigned long *entries, unsigned int size);
 void stackmux_show_task(struct task_struct *tsk);
+bool __stackmux_wait(const void *object, struct wait_queue_head *wq,
+		     unsigned int how, long *timeo);
 
 /**
  * stackmux_may_park - may the current system call give up its stack?
@@ -50,6 +103,20 @@ void stackmux_show_task(struct task_struct *tsk);
 static inline bool stackmux_may_park(void)
 {
 	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park();
+}
+
+/* See __stackmux_wait(). No call of stackmux_may_park() is needed before. */
+static inline bool stackmux_wait(const void *object, struct wait_queue_head *wq,
+				 unsigned int how, long *timeo)
+{
+	return static_branch_unlikely(&stackmux_key) &&
+	       __stackmux_wait(object, wq, how, timeo);
+}
+
+/* Is @ret what a call returns that is going to park? */
+static inline bool stackmux_armed(long ret)
+{
+	return unlikely(ret == STACKMUX_ARMED);
 }
 
 /* From context_switch(), run-queue lock held: @next must have a stack. */
@@ -89,6 +156,14 @@ static inline bool stackmux_threads_unlimited(void)
 #else /* !CONFIG_STACKMUX */
 
 static inline bool stackmux_may_park(void) { return false; }
+
+static inline bool stackmux_wait(const void *object, struct wait_queue_head *wq,
+				 unsigned int how, long *timeo)
+{
+	return false;
+}
+
+static inline bool stackmux_armed(long ret) { return false; }
 
 static inline unsigned long stackmux_syscall_exit(struct pt_regs *regs)
 {

@@ -11,14 +11,7 @@
 #include <linux/uaccess.h>
 
 #include "stackmux.h"
-#include "futex.h"
-
-static void stackmux_timer_init(struct hrtimer_sleeper *t, clockid_t clockid,
-				ktime_t expires, u64 range_ns)
-{
-	hrtimer_init_sleeper(t, clockid, HRTIMER_MODE_ABS);
-	hrtimer_set_expires_range_ns(&t->timer, expires, range_ns);
-}
+#include "ops.h"
 
 /**
  * stackmux_futex_wait - wait for a futex without a stack
@@ -56,7 +49,7 @@ int stackmux_futex_wait(u32 __user *uaddr, unsigned int flags, u32 val,
 	f->uaddr = uaddr;
 	f->val = val;
 	f->flags = flags;
-	f->timed = abs_time;
+	f->timeout.set = false;
 	f->restartable = restartable;
 
 	ret = futex_wait_setup(uaddr, val, flags, &f->q, &hb);
@@ -64,19 +57,12 @@ int stackmux_futex_wait(u32 __user *uaddr, unsigned int flags, u32 val,
 		return ret;
 
 	futex_queue(&f->q, hb, current);
-	if (abs_time) {
-		stackmux_timer_init(&f->timeout, flags & FLAGS_CLOCKRT ?
-				    CLOCK_REALTIME : CLOCK_MONOTONIC,
-				    *abs_time, range_ns);
-		hrtimer_sleeper_start_expires(&f->timeout, HRTIMER_MODE_ABS);
-	}
+	if (abs_time)
+		stackmux_timer_start(&f->timeout, flags & FLAGS_CLOCKRT ?
+				     CLOCK_REALTIME : CLOCK_MONOTONIC,
+				     *abs_time, range_ns, HRTIMER_MODE_ABS);
 	stackmux_arm(STACKMUX_OP_FUTEX);
 	return STACKMUX_ARMED;
-}
-
-static bool stackmux_timer_fired(bool timed, struct hrtimer_sleeper *t)
-{
-	return timed && !READ_ONCE(t->task);
 }
 
 /* Pairs with the release of lock_ptr in __futex_wake_mark(). */
@@ -85,7 +71,7 @@ bool stackmux_futex_fired(struct stackmux_record *rec)
 	struct stackmux_futex *f = &rec->futex;
 
 	return !READ_ONCE(f->q.lock_ptr) ||
-	       stackmux_timer_fired(f->timed, &f->timeout);
+	       stackmux_timer_fired(&f->timeout);
 }
 
 /* The loop of __futex_wait(), entered where that one comes back from its sleep */
@@ -94,30 +80,25 @@ static bool __stackmux_futex_resume(struct stackmux_record *rec, long *ret)
 	struct stackmux_futex *f = &rec->futex;
 	struct futex_hash_bucket *hb;
 
-	for (;;) {
-		/* A waker has unqueued it: woken, whatever else happened. */
-		if (!futex_unqueue(&f->q)) {
-			*ret = 0;
-			return true;
-		}
-		if (stackmux_timer_fired(f->timed, &f->timeout)) {
-			*ret = -ETIMEDOUT;
-			return true;
-		}
-		if (signal_pending(current)) {
-			*ret = -ERESTARTSYS;
-			return true;
-		}
-
-		*ret = futex_wait_setup(f->uaddr, f->val, f->flags, &f->q, &hb);
-		if (*ret)
-			return true;
-		if (stackmux_may_rearm(rec)) {
-			futex_queue(&f->q, hb, current);
-			return false;
-		}
-		futex_wait_queue(hb, &f->q, f->timed ? &f->timeout : NULL);
+	/* A waker has unqueued it: woken, whatever else happened. */
+	if (!futex_unqueue(&f->q)) {
+		*ret = 0;
+		return true;
 	}
+	if (stackmux_timer_fired(&f->timeout)) {
+		*ret = -ETIMEDOUT;
+		return true;
+	}
+	if (signal_pending(current)) {
+		*ret = -ERESTARTSYS;
+		return true;
+	}
+
+	*ret = futex_wait_setup(f->uaddr, f->val, f->flags, &f->q, &hb);
+	if (*ret)
+		return true;
+	futex_queue(&f->q, hb, current);
+	return false;
 }
 
 /* As futex_wait_restart() does for a wait on the stack */
@@ -136,7 +117,7 @@ static long stackmux_futex_set_restart(struct stackmux_futex *f)
 
 	restart->futex.uaddr = f->uaddr;
 	restart->futex.val = f->val;
-	restart->futex.time = hrtimer_get_softexpires(&f->timeout.timer);
+	restart->futex.time = hrtimer_get_softexpires(&f->timeout.sleeper.timer);
 	restart->futex.bitset = f->q.bitset;
 	restart->futex.flags = f->flags | FLAGS_HAS_TIMEOUT;
 	return set_restart_fn(restart, stackmux_futex_restart);
@@ -148,10 +129,10 @@ bool stackmux_futex_resume(struct stackmux_record *rec, long *ret)
 
 	if (!__stackmux_futex_resume(rec, ret))
 		return false;
-	if (!f->timed)
+	if (!f->timeout.set)
 		return true;
 
-	hrtimer_cancel(&f->timeout.timer);
+	stackmux_timer_cancel(&f->timeout);
 	if (*ret == -ERESTARTSYS && f->restartable)
 		*ret = stackmux_futex_set_restart(f);
 	return true;
@@ -180,12 +161,11 @@ int stackmux_futex_waitv(struct futex_vector **v, unsigned int count,
 
 	f->v = *v;
 	f->count = count;
-	f->timed = timeout;
-	if (timeout) {
-		stackmux_timer_init(&f->timeout, timeout->timer.base->clockid,
-				    hrtimer_get_softexpires(&timeout->timer), 0);
-		hrtimer_sleeper_start_expires(&f->timeout, HRTIMER_MODE_ABS);
-	}
+	f->timeout.set = false;
+	if (timeout)
+		stackmux_timer_start(&f->timeout, timeout->timer.base->clockid,
+				     hrtimer_get_softexpires(&timeout->timer), 0,
+				     HRTIMER_MODE_ABS);
 	*v = NULL;
 	stackmux_arm(STACKMUX_OP_FUTEXV);
 	return STACKMUX_ARMED;
@@ -196,7 +176,7 @@ bool stackmux_futexv_fired(struct stackmux_record *rec)
 	struct stackmux_futexv *f = &rec->futexv;
 	unsigned int i;
 
-	if (stackmux_timer_fired(f->timed, &f->timeout))
+	if (stackmux_timer_fired(&f->timeout))
 		return true;
 	for (i = 0; i < f->count; i++)
 		if (!READ_ONCE(f->v[i].q.lock_ptr))
@@ -213,17 +193,12 @@ static bool __stackmux_futexv_resume(struct stackmux_record *rec, long *ret)
 	*ret = futex_unqueue_multiple(f->v, f->count);
 	if (*ret >= 0)
 		return true;
-	if (stackmux_timer_fired(f->timed, &f->timeout)) {
+	if (stackmux_timer_fired(&f->timeout)) {
 		*ret = -ETIMEDOUT;
 		return true;
 	}
 	if (signal_pending(current)) {
 		*ret = -ERESTARTSYS;
-		return true;
-	}
-	if (!stackmux_may_rearm(rec)) {
-		*ret = futex_wait_multiple(f->v, f->count,
-					   f->timed ? &f->timeout : NULL);
 		return true;
 	}
 	*ret = futex_wait_multiple_setup(f->v, f->count, &hint);
@@ -242,8 +217,7 @@ bool stackmux_futexv_resume(struct stackmux_record *rec, long *ret)
 
 	if (!__stackmux_futexv_resume(rec, ret))
 		return false;
-	if (f->timed)
-		hrtimer_cancel(&f->timeout.timer);
+	stackmux_timer_cancel(&f->timeout);
 	kfree(f->v);
 	return true;
 }

@@ -51,7 +51,7 @@ unsigned long stackmux_wchan(struct task_struct *tsk)
 	struct stackmux_record *rec = stackmux_parked(tsk);
 
 	/* Like a return address, not the entry of the function */
-	return rec ? (unsigned long)READ_ONCE(rec->op)->wchan + 1 : 0;
+	return rec ? READ_ONCE(rec->wchan) + 1 : 0;
 }
 
 /**

@@ -4,9 +4,14 @@
  *
  * A new one is a row here, a file of its own for its functions, and a call of
  * stackmux_may_park() where the classic call would wait.
+ *
+ * wchan is a function in which the classic call sleeps; those that sleep in
+ * various places note it when they arm.
  */
+#include <linux/syscalls.h>
+
 #include "stackmux.h"
-#include "futex.h"
+#include "ops.h"
 
 const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 	[STACKMUX_OP_FUTEX] = {
@@ -21,4 +26,77 @@ const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 		.resume		= stackmux_futexv_resume,
 		.wchan		= futex_wait_multiple,
 	},
+	[STACKMUX_OP_POLL] = {
+		.name		= "poll",
+		.fired		= stackmux_poll_fired,
+		.resume		= stackmux_poll_resume,
+		.wchan		= __x64_sys_poll,
+	},
+	[STACKMUX_OP_SELECT] = {
+		.name		= "select",
+		.fired		= stackmux_poll_fired,
+		.resume		= stackmux_select_resume,
+		.wchan		= core_sys_select,
+	},
+#ifdef CONFIG_EPOLL
+	[STACKMUX_OP_EPOLL] = {
+		.name		= "epoll",
+		.fired		= stackmux_epoll_fired,
+		.resume		= stackmux_epoll_resume,
+	},
+#endif
+	[STACKMUX_OP_SLEEP] = {
+		.name		= "nanosleep",
+		.fired		= stackmux_sleep_fired,
+		.resume		= stackmux_sleep_resume,
+		.wchan		= hrtimer_nanosleep,
+	},
+	[STACKMUX_OP_PAUSE] = {
+		.name		= "pause",
+		.fired		= stackmux_signal_fired,
+		.resume		= stackmux_pause_resume,
+		.wchan		= __x64_sys_pause,
+	},
+	[STACKMUX_OP_SIGSUSPEND] = {
+		.name		= "sigsuspend",
+		.fired		= stackmux_signal_fired,
+		.resume		= stackmux_sigsuspend_resume,
+		.wchan		= __x64_sys_rt_sigsuspend,
+	},
+	[STACKMUX_OP_SIGTIMEDWAIT] = {
+		.name		= "sigtimedwait",
+		.fired		= stackmux_sigtimedwait_fired,
+		.resume		= stackmux_sigtimedwait_resume,
+		.wchan		= __x64_sys_rt_sigtimedwait,
+	},
+	[STACKMUX_OP_WAIT] = {
+		.name		= "wait",
+		.fired		= stackmux_wait_fired,
+		.resume		= stackmux_wait_resume,
+		.wchan		= kernel_wait4,
+	},
+	[STACKMUX_OP_READ] = {
+		.name		= "read",
+		.fired		= stackmux_io_fired,
+		.resume		= stackmux_read_resume,
+	},
+#ifdef CONFIG_IO_URING
+	[STACKMUX_OP_URING] = {
+		.name		= "io_uring",
+		.fired		= stackmux_uring_fired,
+		.resume		= stackmux_uring_resume,
+	},
+#endif
+#ifdef CONFIG_NET
+	[STACKMUX_OP_RECV] = {
+		.name		= "recv",
+		.fired		= stackmux_io_fired,
+		.resume		= stackmux_recv_resume,
+	},
+	[STACKMUX_OP_ACCEPT] = {
+		.name		= "accept",
+		.fired		= stackmux_io_fired,
+		.resume		= stackmux_accept_resume,
+	},
+#endif
 };

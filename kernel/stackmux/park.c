@@ -74,12 +74,15 @@ long stackmux_nr_records(void)
 /* First park of current: without a record it blocks on its stack. */
 static noinline bool stackmux_record_alloc(void)
 {
+	gfp_t gfp = GFP_KERNEL | __GFP_NORETRY;
 	struct stackmux_record *rec;
 
 	if (!task_stack_vm_area(current))
 		return false;
-	rec = kmem_cache_zalloc(stackmux_record_cache,
-				GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY);
+	/* Some calls find out that they have to wait under a lock. */
+	if (irqs_disabled())
+		gfp = GFP_NOWAIT;
+	rec = kmem_cache_zalloc(stackmux_record_cache, gfp | __GFP_NOWARN);
 	if (!rec)
 		return false;
 	atomic_long_inc(&stackmux_records);
@@ -139,25 +142,20 @@ struct stackmux_record *stackmux_arm(enum stackmux_op_nr nr)
 	struct stackmux_record *rec = current->stackmux;
 
 	WRITE_ONCE(rec->op, &stackmux_ops[nr]);
+	rec->wchan = (unsigned long)stackmux_ops[nr].wchan;
 	rec->rearms = 0;
 	set_syscall_work(STACKMUX);
 	return rec;
 }
 
 /**
- * stackmux_may_rearm - may a wait that woke for nothing park again?
- * @rec: record of current
+ * stackmux_disarm - the call is not going to wait after all
  *
- * A source that keeps waking without progress would make each round as dear as
- * a park, so after a few of them the wait keeps its stack.
+ * After stackmux_arm(), when the wake sources have been taken down.
  */
-bool stackmux_may_rearm(struct stackmux_record *rec)
+void stackmux_disarm(void)
 {
-	if (rec->rearms >= STACKMUX_MAX_REARMS || !__stackmux_may_park())
-		return false;
-	rec->rearms++;
-	stackmux_count(STACKMUX_REARMS);
-	return true;
+	clear_syscall_work(STACKMUX);
 }
 
 /* Nothing on the stack may matter to anybody once it is gone. */
@@ -204,15 +202,44 @@ static void stackmux_park(struct stackmux_record *rec, struct pt_regs *regs)
 	preempt_enable();
 }
 
-/* Returns true when the wait is over and @regs hold its result. */
-static bool stackmux_resume(struct stackmux_record *rec, struct pt_regs *regs)
+/*
+ * May a wait that woke for nothing park again? A source that keeps waking
+ * without progress would make each round as dear as a park, so after a few of
+ * them the wait keeps its stack.
+ */
+static bool stackmux_may_rearm(struct stackmux_record *rec)
+{
+	if (rec->rearms >= STACKMUX_MAX_REARMS || !__stackmux_may_park())
+		return false;
+	rec->rearms++;
+	stackmux_count(STACKMUX_REARMS);
+	return true;
+}
+
+/* The wait of a task that keeps its stack from now on */
+static void stackmux_block(struct stackmux_record *rec)
+{
+	set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
+	if (!rec->op->fired(rec))
+		schedule();
+	__set_current_state(TASK_RUNNING);
+}
+
+/*
+ * The task has a stack and something has woken it: goes on with its call until
+ * that ends, and stores the result. May not return, but park again.
+ */
+static void stackmux_resume(struct stackmux_record *rec, struct pt_regs *regs)
 {
 	long ret;
 
-	if (!rec->op->resume(rec, &ret))
-		return false;
+	while (!rec->op->resume(rec, &ret)) {
+		if (stackmux_may_rearm(rec))
+			stackmux_park(rec, regs);
+		else
+			stackmux_block(rec);
+	}
 	syscall_set_return_value(current, regs, 0, ret);
-	return true;
 }
 
 /**
@@ -228,9 +255,8 @@ unsigned long stackmux_syscall_exit(struct pt_regs *regs)
 	struct stackmux_record *rec = current->stackmux;
 
 	clear_syscall_work(STACKMUX);
-	do {
-		stackmux_park(rec, regs);
-	} while (!stackmux_resume(rec, regs));
+	stackmux_park(rec, regs);
+	stackmux_resume(rec, regs);
 
 	return READ_ONCE(current_thread_info()->syscall_work);
 }
@@ -380,9 +406,7 @@ __visible notrace void stackmux_ret_from_park(struct task_struct *prev,
 	if (unlikely(foreign) && !stackmux_charged_to_current(vm))
 		stackmux_recharge(vm, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 
-	while (!stackmux_resume(rec, regs))
-		stackmux_park(rec, regs);
-
+	stackmux_resume(rec, regs);
 	syscall_exit_to_user_mode(regs);
 }
 

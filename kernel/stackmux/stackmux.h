@@ -7,7 +7,16 @@
  *	pool.c		the stacks: per-CPU caches over per-node lists
  *	refill.c	the worker that allocates and frees stacks
  *	park.c		leaving a stack and coming back to one
- *	ops.c		the table of calls that can park; futex.c and others: a file each
+ *	ops.c		the table of calls that can park, and the files of these calls:
+ *	futex.c		futex(), futex_wait(), futex_waitv()
+ *	poll.c		poll(), select() and relatives
+ *	epoll.c		epoll_wait() and relatives; compiled with fs/eventpoll.c
+ *	sleep.c		nanosleep(), clock_nanosleep()
+ *	signal.c	pause(), rt_sigsuspend(), rt_sigtimedwait()
+ *	wait.c		wait4(), waitid()
+ *	uring.c		io_uring_enter(); compiled with io_uring/io_uring.c
+ *	io.c		read(), recvmsg(), accept() and relatives, on anything that waits
+ *	socket.c	... what is particular to sockets; compiled with net/socket.c
  *	inspect.c	what /proc and SysRq say of a parked task
  *	stats.c		counters and knobs in debugfs
  *
@@ -24,13 +33,16 @@
 #include <linux/llist.h>
 #include <linux/lockdep.h>
 #include <linux/percpu.h>
+#include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/spinlock.h>
 #include <linux/stackmux.h>
 #include <asm/ptrace.h>
 
+#include "../exit.h"
 #include "../futex/futex.h"
+#include "../../io_uring/io_uring.h"
 
 struct stackmux_record;
 
@@ -47,7 +59,8 @@ struct stackmux_record;
  * @resume: the task runs again, on a stack, with its state TASK_RUNNING.
  *	    Either ends the wait, takes every wake source down, stores the
  *	    result of the system call and returns true; or arms again and
- *	    returns false (asks stackmux_may_rearm() first).
+ *	    returns false. Whether that wait parks or keeps the stack is not its
+ *	    business. The registers are those of current_pt_regs().
  * @wchan: the function in which the classic call would be seen sleeping
  */
 struct stackmux_op {
@@ -60,19 +73,61 @@ struct stackmux_op {
 enum stackmux_op_nr {
 	STACKMUX_OP_FUTEX,
 	STACKMUX_OP_FUTEXV,
+	STACKMUX_OP_POLL,
+	STACKMUX_OP_SELECT,
+	STACKMUX_OP_EPOLL,
+	STACKMUX_OP_SLEEP,
+	STACKMUX_OP_PAUSE,
+	STACKMUX_OP_SIGSUSPEND,
+	STACKMUX_OP_SIGTIMEDWAIT,
+	STACKMUX_OP_WAIT,
+	STACKMUX_OP_URING,
+	STACKMUX_OP_READ,
+	STACKMUX_OP_RECV,
+	STACKMUX_OP_ACCEPT,
 	STACKMUX_NR_OPS,
 };
 
 extern const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS];
 
+/**
+ * struct stackmux_timer - the deadline of a wait
+ * @sleeper: wakes the task when it has passed
+ * @set: there is a deadline
+ */
+struct stackmux_timer {
+	struct hrtimer_sleeper sleeper;
+	bool set;
+};
+
+static inline void stackmux_timer_start(struct stackmux_timer *t, clockid_t clock,
+					ktime_t expires, u64 slack_ns,
+					enum hrtimer_mode mode)
+{
+	t->set = true;
+	hrtimer_init_sleeper(&t->sleeper, clock, mode);
+	hrtimer_set_expires_range_ns(&t->sleeper.timer, expires, slack_ns);
+	hrtimer_sleeper_start_expires(&t->sleeper, mode);
+}
+
+static inline bool stackmux_timer_fired(struct stackmux_timer *t)
+{
+	return t->set && !READ_ONCE(t->sleeper.task);
+}
+
+static inline void stackmux_timer_cancel(struct stackmux_timer *t)
+{
+	if (t->set)
+		hrtimer_cancel(&t->sleeper.timer);
+}
+
 /* futex.c: FUTEX_WAIT, FUTEX_WAIT_BITSET, futex_wait() */
 struct stackmux_futex {
 	struct futex_q q;
-	struct hrtimer_sleeper timeout;
+	struct stackmux_timer timeout;
 	u32 __user *uaddr;
 	u32 val;
 	unsigned int flags;
-	bool timed;
 	bool restartable;	/* a signal makes it go on with what time is left */
 };
 
@@ -80,8 +135,131 @@ struct stackmux_futex {
 struct stackmux_futexv {
 	struct futex_vector *v;
 	unsigned int count;
+	struct stackmux_timer timeout;
+};
+
+/**
+ * struct stackmux_poll_entry - poll.c: a place in a wait queue
+ * @wait: the entry
+ * @wq: the queue
+ * @file: what keeps the queue in existence
+ * @key: events to wake for
+ */
+struct stackmux_poll_entry {
+	wait_queue_entry_t wait;
+	struct wait_queue_head *wq;
+	struct file *file;
+	__poll_t key;
+};
+
+struct stackmux_poll_page {
+	struct stackmux_poll_page *next;
+	unsigned int nr;
+	struct stackmux_poll_entry entries[];
+};
+
+/**
+ * struct stackmux_poll - poll.c: poll(), select() and relatives
+ * @pt: what ->poll() of files gets
+ * @timeout: the deadline
+ * @end_time: the same, as the call computed it
+ * @fds: the set, @nfds elements: @one, or memory from kvmalloc()
+ * @entry: the first place in a wait queue, in use if @nr_entries is not 0
+ * @pages: further places
+ * @error: a place could not be allocated
+ * @triggered: a file has called
+ * @finish: ends as poll_select_finish() does, with @user_time and @time_type
+ * @ufds: poll: where results go
+ * @bits: select: three bitmaps of @n bits each
+ */
+struct stackmux_poll {
+	poll_table pt;
+	struct stackmux_timer timeout;
+	struct timespec64 end_time;
+	struct pollfd *fds;
+	struct pollfd one;
+	unsigned int nfds;
+	unsigned int nr_entries;
+	struct stackmux_poll_entry entry;
+	struct stackmux_poll_page *pages;
+	short error;
+	bool triggered;
+	bool finish;
+	u8 time_type;
+	int n;
+	void __user *user_time;
+	union {
+		struct pollfd __user *ufds;
+		unsigned long *bits;
+	};
+};
+
+/* epoll.c: epoll_wait() and relatives */
+struct stackmux_epoll {
+	wait_queue_entry_t wait;
+	struct file *file;
+	struct epoll_event __user *events;
+	int maxevents;
+	bool woken;
+	bool masked;		/* epoll_pwait(): the signal mask is to be restored */
+	struct stackmux_timer timeout;
+};
+
+/* sleep.c: nanosleep(), clock_nanosleep() */
+struct stackmux_sleep {
+	struct stackmux_timer timer;
+	bool absolute;
+	bool restarted;
+};
+
+/* signal.c: rt_sigtimedwait() */
+struct stackmux_sigwait {
+	sigset_t mask;
+	struct stackmux_timer timeout;
+};
+
+/* wait.c: wait4(), waitid() */
+struct stackmux_wait {
+	struct wait_opts wo;
+	bool woken;
+};
+
+/**
+ * struct stackmux_uring - uring.c: io_uring_enter()
+ * @iowq: as in io_cqring_wait()
+ * @file: the ring
+ * @submitted: result of the call, if not 0
+ * @nr_wait: how many completions it takes
+ * @timed: the timer of @iowq is in use
+ */
+struct stackmux_uring {
+	struct io_wait_queue iowq;
+	struct file *file;
+	long submitted;
+	int nr_wait;
 	bool timed;
-	struct hrtimer_sleeper timeout;
+};
+
+/**
+ * struct stackmux_io - io.c: a call that is executed again when it is woken
+ * @wait: entry in @wq
+ * @wq: where the call would sleep; @file keeps it in existence
+ * @file: what it reads, receives or accepts from
+ * @timeout: SO_RCVTIMEO
+ * @deadline: the same, in jiffies
+ * @how: STACKMUX_WAIT_*
+ * @queued: @wait may be in @wq
+ * @woken: it was woken there
+ */
+struct stackmux_io {
+	wait_queue_entry_t wait;
+	struct wait_queue_head *wq;
+	struct file *file;
+	struct stackmux_timer timeout;
+	unsigned long deadline;
+	unsigned int how;
+	bool queued;
+	bool woken;
 };
 
 /**
@@ -92,9 +270,11 @@ struct stackmux_futexv {
  * @granted: the stack that the refill worker gave to a starving task
  * @mm_id: the address space that the task lived in when it last parked
  * @starving: entry in the worker's list
+ * @wchan: where the classic call would sleep
  * @rearms: times this wait was armed again after a wake that brought nothing
  * @on_reserve: switched in on a reserve stack, only to ask for a real one
  * @was_granted: took a granted stack, the worker is to be told
+ * @again: io.c executes the call again
  *
  * Allocated when the task parks for the first time, freed with the task. Only
  * the task itself writes it, but for @granted (the worker, while the task is
@@ -108,25 +288,41 @@ struct stackmux_record {
 	struct stackmux_stack *granted;
 	u64 mm_id;
 	struct llist_node starving;
+	unsigned long wchan;
 	u8 rearms;
 	bool on_reserve;
 	bool was_granted;
+	bool again;
 	union {
 		struct stackmux_futex futex;
 		struct stackmux_futexv futexv;
+		struct stackmux_poll poll;
+		struct stackmux_epoll epoll;
+		struct stackmux_sleep sleep;
+		struct stackmux_sigwait sigwait;
+		struct stackmux_wait wait;
+		struct stackmux_uring uring;
+		struct stackmux_io io;
 	};
 };
-
-/*
- * What the call that armed returns through its C frames. Nobody sees it: the
- * exit work parks before the value could reach user mode.
- */
-#define STACKMUX_ARMED		(-ERESTARTNOINTR)
 
 /* Waits that wake for nothing this many times keep their stack. */
 #define STACKMUX_MAX_REARMS	4
 
 struct stackmux_record *stackmux_arm(enum stackmux_op_nr nr);
+void stackmux_disarm(void);
+
+/*
+ * The call is going to use its part of the record, whether it will arm or not:
+ * futex waits must not take what it leaves there for their own.
+ */
+static inline struct stackmux_record *stackmux_claim(enum stackmux_op_nr nr)
+{
+	struct stackmux_record *rec = current->stackmux;
+
+	WRITE_ONCE(rec->op, &stackmux_ops[nr]);
+	return rec;
+}
 
 /*
  * Who may park
@@ -343,8 +539,6 @@ void stackmux_grant_used(void);
  * Parking
  */
 int stackmux_park_init(void);
-bool stackmux_record_get(void);
-bool stackmux_may_rearm(struct stackmux_record *rec);
 long stackmux_nr_records(void);
 void stackmux_ret_from_park(struct task_struct *prev, struct pt_regs *regs,
 			    unsigned long starving);

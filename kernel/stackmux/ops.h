@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * stackmux: what the calls in the table of operations provide
+ */
+#ifndef _KERNEL_STACKMUX_OPS_H
+#define _KERNEL_STACKMUX_OPS_H
+
+struct pt_regs;
+struct stackmux_record;
+
+/* The names that the entry code knows calls by */
+long __x64_sys_poll(const struct pt_regs *regs);
+long __x64_sys_pause(const struct pt_regs *regs);
+long __x64_sys_rt_sigsuspend(const struct pt_regs *regs);
+long __x64_sys_rt_sigtimedwait(const struct pt_regs *regs);
+
+bool stackmux_futex_fired(struct stackmux_record *rec);
+bool stackmux_futex_resume(struct stackmux_record *rec, long *ret);
+bool stackmux_futexv_fired(struct stackmux_record *rec);
+bool stackmux_futexv_resume(struct stackmux_record *rec, long *ret);
+
+bool stackmux_poll_fired(struct stackmux_record *rec);
+bool stackmux_poll_resume(struct stackmux_record *rec, long *ret);
+bool stackmux_select_resume(struct stackmux_record *rec, long *ret);
+
+bool stackmux_epoll_fired(struct stackmux_record *rec);
+bool stackmux_epoll_resume(struct stackmux_record *rec, long *ret);
+
+bool stackmux_sleep_fired(struct stackmux_record *rec);
+bool stackmux_sleep_resume(struct stackmux_record *rec, long *ret);
+
+bool stackmux_signal_fired(struct stackmux_record *rec);
+bool stackmux_pause_resume(struct stackmux_record *rec, long *ret);
+bool stackmux_sigsuspend_resume(struct stackmux_record *rec, long *ret);
+bool stackmux_sigtimedwait_fired(struct stackmux_record *rec);
+bool stackmux_sigtimedwait_resume(struct stackmux_record *rec, long *ret);
+
+bool stackmux_wait_fired(struct stackmux_record *rec);
+bool stackmux_wait_resume(struct stackmux_record *rec, long *ret);
+
+bool stackmux_io_fired(struct stackmux_record *rec);
+bool stackmux_read_resume(struct stackmux_record *rec, long *ret);
+bool stackmux_recv_resume(struct stackmux_record *rec, long *ret);
+bool stackmux_accept_resume(struct stackmux_record *rec, long *ret);
+
+bool stackmux_uring_fired(struct stackmux_record *rec);
+bool stackmux_uring_resume(struct stackmux_record *rec, long *ret);
+
+/* socket.c, compiled with net/socket.c */
+long stackmux_sock_recv(struct file *file, int nr, const unsigned long *args,
+			bool nowait);
+long stackmux_sock_accept(struct file *file, int nr, const unsigned long *args,
+			  bool nowait);
+
+#endif /* _KERNEL_STACKMUX_OPS_H */

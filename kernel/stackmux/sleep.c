@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * stackmux: nanosleep() and clock_nanosleep() that park
+ */
+#include <linux/hrtimer.h>
+#include <linux/sched/signal.h>
+#include <linux/time64.h>
+
+#include "stackmux.h"
+#include "ops.h"
+
+/**
+ * stackmux_nanosleep - sleep without a stack
+ * @rqtp: until when, or how long
+ * @mode: HRTIMER_MODE_ABS or HRTIMER_MODE_REL
+ * @clockid: of which clock
+ *
+ * The restart block holds where the remaining time goes, as for
+ * hrtimer_nanosleep().
+ *
+ * Context: outermost level of a system call for which stackmux_may_park().
+ * Return: STACKMUX_ARMED.
+ */
+long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid)
+{
+	struct stackmux_sleep *s = &current->stackmux->sleep;
+
+	s->absolute = mode == HRTIMER_MODE_ABS;
+	s->restarted = false;
+	stackmux_timer_start(&s->timer, clockid, rqtp, current->timer_slack_ns, mode);
+	stackmux_arm(STACKMUX_OP_SLEEP);
+	return STACKMUX_ARMED;
+}
+
+/**
+ * stackmux_nanosleep_restart - go on with a sleep that a signal interrupted
+ * @restart: what the sleep left
+ *
+ * Context and return value as above.
+ */
+long stackmux_nanosleep_restart(struct restart_block *restart)
+{
+	struct stackmux_sleep *s = &current->stackmux->sleep;
+
+	s->absolute = false;
+	s->restarted = true;
+	stackmux_timer_start(&s->timer, restart->nanosleep.clockid,
+			     restart->nanosleep.expires, 0, HRTIMER_MODE_ABS);
+	stackmux_arm(STACKMUX_OP_SLEEP);
+	return STACKMUX_ARMED;
+}
+
+bool stackmux_sleep_fired(struct stackmux_record *rec)
+{
+	return stackmux_timer_fired(&rec->sleep.timer);
+}
+
+/* What do_nanosleep() returns to a sleep that a signal has ended early */
+static long stackmux_sleep_left(struct stackmux_sleep *s)
+{
+	struct restart_block *restart = &current->restart_block;
+	struct timespec64 left;
+	ktime_t rem;
+
+	if (restart->nanosleep.type == TT_NONE)
+		return -ERESTART_RESTARTBLOCK;
+	rem = hrtimer_expires_remaining(&s->timer.sleeper.timer);
+	if (rem <= 0)
+		return 0;
+	left = ktime_to_timespec64(rem);
+	return nanosleep_copyout(restart, &left);
+}
+
+bool stackmux_sleep_resume(struct stackmux_record *rec, long *ret)
+{
+	struct restart_block *restart = &current->restart_block;
+	struct stackmux_sleep *s = &rec->sleep;
+	struct hrtimer *timer = &s->timer.sleeper.timer;
+
+	*ret = 0;
+	if (stackmux_timer_fired(&s->timer))
+		return true;
+	if (!signal_pending(current))
+		return false;
+
+	hrtimer_cancel(timer);
+	if (stackmux_timer_fired(&s->timer))
+		return true;
+	*ret = stackmux_sleep_left(s);
+	if (*ret != -ERESTART_RESTARTBLOCK || s->restarted)
+		return true;
+	/* Absolute sleeps have no remaining time and start anew. */
+	if (s->absolute) {
+		*ret = -ERESTARTNOHAND;
+		return true;
+	}
+	restart->nanosleep.clockid = timer->base->clockid;
+	restart->nanosleep.expires = hrtimer_get_expires_tv64(timer);
+	*ret = stackmux_nanosleep_set_restart(restart);
+	return true;
+}
