@@ -7,6 +7,10 @@
  * Linked statically, so that it runs in a system that has nothing else.
  */
 #include <getopt.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "stackmux_test.h"
 
@@ -104,6 +108,159 @@ static void hand_back_and_forth(void)
 	       nr_rounds, (double)(t1 - t0) / nr_rounds,
 	       (double)sm_load(&nr_waits) / nr_rounds);
 	finish(true);
+}
+
+/* --------------------------------------------------- ping-pong by descriptors */
+
+struct channel {
+	int rd, wr;		/* 8 bytes go in here and come out there */
+	int ep;			/* an epoll descriptor that waits for rd */
+};
+
+static struct channel chan[2];
+
+struct way {
+	const char *name;
+	int (*open)(struct channel *c);
+	void (*wait)(struct channel *c);
+};
+
+static int open_eventfd(struct channel *c)
+{
+	c->rd = eventfd(0, EFD_CLOEXEC);
+	c->wr = c->rd;
+	return c->rd;
+}
+
+static int open_pipe(struct channel *c)
+{
+	int fd[2], ret = pipe2(fd, O_CLOEXEC);
+
+	c->rd = fd[0];
+	c->wr = fd[1];
+	return ret;
+}
+
+static int open_unix(struct channel *c)
+{
+	int fd[2], ret = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd);
+
+	c->rd = fd[0];
+	c->wr = fd[1];
+	return ret;
+}
+
+static int open_epoll(struct channel *c)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	if (open_eventfd(c) < 0)
+		return -1;
+	c->ep = epoll_create1(EPOLL_CLOEXEC);
+	return epoll_ctl(c->ep, EPOLL_CTL_ADD, c->rd, &ev);
+}
+
+static void wait_read(struct channel *c)
+{
+}
+
+static void wait_poll(struct channel *c)
+{
+	struct pollfd pfd = { .fd = c->rd, .events = POLLIN };
+
+	if (poll(&pfd, 1, -1) != 1)
+		die("poll", errno);
+}
+
+static void wait_poll_timeout(struct channel *c)
+{
+	struct pollfd pfd = { .fd = c->rd, .events = POLLIN };
+
+	if (poll(&pfd, 1, 100000) != 1)
+		die("poll", errno);
+}
+
+static void wait_epoll(struct channel *c)
+{
+	struct epoll_event ev;
+
+	if (epoll_wait(c->ep, &ev, 1, -1) != 1)
+		die("epoll_wait", errno);
+}
+
+static const struct way ways[] = {
+	{ "eventfd", open_eventfd, wait_read },
+	{ "pipe", open_pipe, wait_read },
+	{ "unix", open_unix, wait_read },
+	{ "poll", open_eventfd, wait_poll },
+	{ "poll-timeout", open_eventfd, wait_poll_timeout },
+	{ "epoll", open_epoll, wait_epoll },
+};
+
+static const struct way *way;
+
+static void chan_get(struct channel *c)
+{
+	uint64_t x;
+
+	way->wait(c);
+	if (read(c->rd, &x, sizeof(x)) != sizeof(x))
+		die("read", errno);
+}
+
+static void chan_put(struct channel *c)
+{
+	uint64_t x = 1;
+
+	if (write(c->wr, &x, sizeof(x)) != sizeof(x))
+		die("write", errno);
+}
+
+static void *chan_ponger(void *p)
+{
+	long n = (long)p;
+
+	while (n--) {
+		chan_get(&chan[0]);
+		chan_put(&chan[1]);
+	}
+	return NULL;
+}
+
+static void chan_back_and_forth(void)
+{
+	long warm = nr_rounds / 10 + 10, i;
+	int64_t t0 = 0, t1;
+	pthread_t t;
+
+	if (way->open(&chan[0]) < 0 || way->open(&chan[1]) < 0)
+		die(way->name, errno);
+	begin();
+	if (sm_thread(&t, chan_ponger, (void *)(warm + nr_rounds)))
+		die("pthread_create", EAGAIN);
+	for (i = -warm; i < nr_rounds; i++) {
+		if (!i)
+			t0 = sm_now_ns();
+		chan_put(&chan[0]);
+		chan_get(&chan[1]);
+	}
+	t1 = sm_now_ns();
+	pthread_join(t, NULL);
+	printf("mode=%s rounds=%ld ns_per_round=%.1f", way->name, nr_rounds,
+	       (double)(t1 - t0) / nr_rounds);
+	finish(true);
+}
+
+static bool find_way(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		way = &ways[i];
+		if (!strcmp(way->name, name))
+			return true;
+	}
+	return false;
 }
 
 /* ------------------------------------------------------------------- getppid */
@@ -221,6 +378,9 @@ static const char usage[] =
 "Usage: roundtrip [--park | --no-park] [--rounds N] [--threads N] [--cpu N] MODE...\n"
 "Measure one thing after the other; the modes are\n"
 "  pingpong  two threads wake each other by futex: ns per round trip\n"
+"  eventfd, pipe, unix, poll, poll-timeout, epoll\n"
+"            the same by read() from a descriptor, after a wait for it by\n"
+"            poll() and epoll_wait(), which are made with eventfds\n"
 "  getppid   a system call that never waits: ns per call\n"
 "  clone     raw clones until all are asleep in futex, then wake them all\n"
 "            until all have exited: ns per thread, kernel memory\n"
@@ -291,6 +451,8 @@ int main(int argc, char **argv)
 			clones();
 		} else if (!strcmp(argv[optind], "pthread")) {
 			create_join();
+		} else if (find_way(argv[optind])) {
+			chan_back_and_forth();
 		} else {
 			fprintf(stderr, "roundtrip: no mode '%s'\n%s",
 				argv[optind], usage);

@@ -1,0 +1,860 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * read(), readv(), recvfrom(), recvmsg() and accept() on what they wait for, in
+ * a process that parks and in one that does not: data, errors and times have to
+ * be the same, one event has to end one wait.
+ */
+#include "calls.h"
+
+#include <net/if.h>
+#include <pty.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+
+#define NW	6	/* waiters of tests with several */
+
+FIXTURE(io) {
+	struct sm_env env;
+	struct sm_waiter w[NW];
+	struct sm_chan c;
+	char buf[NW][64];
+};
+
+FIXTURE_VARIANT(io) {
+	bool parked;
+};
+
+FIXTURE_VARIANT_ADD(io, classic) {
+	.parked = false,
+};
+
+FIXTURE_VARIANT_ADD(io, parked) {
+	.parked = true,
+};
+
+/* The guest's loopback device may be down. */
+static void loopback_up(void)
+{
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	ioctl(fd, SIOCSIFFLAGS, &ifr);
+	close(fd);
+}
+
+FIXTURE_SETUP(io)
+{
+	loopback_up();
+	sm_setup(_metadata, &self->env, variant->parked);
+}
+
+FIXTURE_TEARDOWN(io)
+{
+}
+
+static void set_read(FIXTURE_DATA(io) *self, int i, int fd, size_t len)
+{
+	sm_waiter_set(&self->w[i], __NR_read, fd, (long)self->buf[i], len, 0, 0, 0);
+}
+
+static void set_recv(FIXTURE_DATA(io) *self, int i, int fd, size_t len, int flags)
+{
+	sm_waiter_set(&self->w[i], __NR_recvfrom, fd, (long)self->buf[i], len, flags, 0, 0);
+}
+
+/* ------------------------------------------------------- one of each kind */
+
+TEST_F(io, channels)
+{
+	uint64_t x;
+	int kind;
+
+	for (kind = 0; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		set_read(self, 0, self->c.rd, sizeof(self->buf[0]));
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0])) {
+			TH_LOG("%s", sm_kind_names[kind]);
+		}
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		SM_JOIN(&self->w[0], 8);
+		memcpy(&x, self->buf[0], sizeof(x));
+		EXPECT_EQ(1, x);
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F(io, readv_parts)
+{
+	struct iovec iov[3] = {
+		{ self->buf[0], 3 }, { self->buf[1], 1 }, { self->buf[2], 60 },
+	};
+	int kind;
+
+	for (kind = SM_PIPE; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		sm_waiter_set(&self->w[0], __NR_readv, self->c.rd, (long)iov, 3, 0, 0, 0);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_EQ(10, write(self->c.wr, "abcdefghij", 10));
+		SM_JOIN(&self->w[0], 10);
+		EXPECT_EQ(0, memcmp(self->buf[0], "abc", 3));
+		EXPECT_EQ('d', self->buf[1][0]);
+		EXPECT_EQ(0, memcmp(self->buf[2], "efghij", 6));
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F(io, fifo)
+{
+	char path[] = "/tmp/stackmux-fifo-XXXXXX";
+	int fd;
+
+	ASSERT_LE(0, close(mkstemp(path)));
+	unlink(path);
+	ASSERT_EQ(0, mkfifo(path, 0600));
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	unlink(path);
+	ASSERT_LE(0, fd);
+	set_read(self, 0, fd, 10);
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_EQ(3, write(fd, "abc", 3));
+	SM_JOIN(&self->w[0], 3);
+	close(fd);
+}
+
+TEST_F(io, timerfd)
+{
+	struct itimerspec its = { .it_value = sm_ts(50 * SM_MSEC) };
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	uint64_t n;
+
+	ASSERT_LE(0, fd);
+	set_read(self, 0, fd, 8);
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_EQ(0, timerfd_settime(fd, 0, &its, NULL));
+	SM_JOIN(&self->w[0], 8);
+	memcpy(&n, self->buf[0], sizeof(n));
+	EXPECT_EQ(1, n);
+	EXPECT_LE(50 * SM_MSEC, sm_waiter_ns(&self->w[0]));
+	close(fd);
+}
+
+TEST_F(io, signalfd)
+{
+	struct signalfd_siginfo info;
+	sigset_t set;
+	int fd;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	sigaddset(&set, SIGRTMIN + 1);
+	ASSERT_EQ(0, pthread_sigmask(SIG_BLOCK, &set, NULL));
+	sigdelset(&set, SIGRTMIN + 1);
+	fd = signalfd(-1, &set, SFD_CLOEXEC);
+	ASSERT_LE(0, fd);
+	sm_waiter_set(&self->w[0], __NR_read, fd, (long)&info, sizeof(info), 0, 0, 0);
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	/* One that it does not read wakes it for nothing. */
+	ASSERT_EQ(0, sigqueue(getpid(), SIGRTMIN + 1, (union sigval) { .sival_int = 1 }));
+	sm_settle();
+	ASSERT_TRUE(sm_sleeps(&self->w[0]));
+	ASSERT_EQ(0, sigqueue(getpid(), SIGRTMIN, (union sigval) { .sival_int = 42 }));
+	SM_JOIN(&self->w[0], sizeof(info));
+	EXPECT_EQ(SIGRTMIN, (int)info.ssi_signo);
+	EXPECT_EQ(42, info.ssi_int);
+	close(fd);
+}
+
+TEST_F(io, inotify)
+{
+	char dir[] = "/tmp/stackmux-inotify-XXXXXX", path[64];
+	struct inotify_event *ev = (void *)self->buf[0];
+	int fd, file;
+
+	ASSERT_NE(NULL, mkdtemp(dir));
+	fd = inotify_init1(IN_CLOEXEC);
+	ASSERT_LE(0, inotify_add_watch(fd, dir, IN_CREATE));
+	set_read(self, 0, fd, sizeof(self->buf[0]));
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	snprintf(path, sizeof(path), "%s/x", dir);
+	file = open(path, O_CREAT | O_RDWR, 0600);
+	SM_JOIN(&self->w[0], sizeof(*ev) + 16);
+	EXPECT_EQ(IN_CREATE, (int)ev->mask);
+	EXPECT_STREQ("x", ev->name);
+	close(file);
+	unlink(path);
+	rmdir(dir);
+	close(fd);
+}
+
+TEST_F(io, terminal)
+{
+	struct termios tio;
+	int m, s;
+
+	ASSERT_EQ(0, openpty(&m, &s, NULL, NULL, NULL));
+	/* By lines: half of one does not end the read. */
+	set_read(self, 0, s, sizeof(self->buf[0]));
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_EQ(2, write(m, "ab", 2));
+	sm_settle();
+	ASSERT_TRUE(sm_sleeps(&self->w[0]));
+	ASSERT_EQ(2, write(m, "c\n", 2));
+	SM_JOIN(&self->w[0], 4);
+	EXPECT_EQ(0, memcmp(self->buf[0], "abc\n", 4));
+
+	/* By characters, then by time */
+	ASSERT_EQ(0, tcgetattr(s, &tio));
+	cfmakeraw(&tio);
+	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_EQ(1, write(m, "x", 1));
+	SM_JOIN(&self->w[0], 1);
+	tio.c_cc[VMIN] = 0;
+	tio.c_cc[VTIME] = 2;
+	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
+	ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
+	SM_JOIN(&self->w[0], 0);
+	EXPECT_LE(150 * SM_MSEC, sm_waiter_ns(&self->w[0]));
+
+	/* The other side goes away. */
+	tio.c_cc[VMIN] = 1;
+	tio.c_cc[VTIME] = 0;
+	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	close(m);
+	ASSERT_TRUE(sm_waiter_join(&self->w[0]));
+	EXPECT_TRUE(!self->w[0].ret || self->w[0].ret == -EIO);
+	close(s);
+}
+
+static int udp_open(struct sockaddr_in *sin)
+{
+	socklen_t len = sizeof(*sin);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	memset(sin, 0, sizeof(*sin));
+	sin->sin_family = AF_INET;
+	sin->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (bind(fd, (void *)sin, sizeof(*sin)) || getsockname(fd, (void *)sin, &len))
+		return -1;
+	return fd;
+}
+
+TEST_F(io, datagram_address)
+{
+	struct sockaddr_in to, from, got;
+	struct iovec iov = { self->buf[0], 2 };
+	struct msghdr msg = {
+		.msg_name = &got, .msg_namelen = sizeof(got),
+		.msg_iov = &iov, .msg_iovlen = 1,
+	};
+	socklen_t len = sizeof(got);
+	int r = udp_open(&to), s = udp_open(&from);
+
+	ASSERT_LE(0, r);
+	ASSERT_LE(0, s);
+	memset(&got, 0, sizeof(got));
+	sm_waiter_set(&self->w[0], __NR_recvfrom, r, (long)self->buf[0], 64, 0,
+		      (long)&got, (long)&len);
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_EQ(5, sendto(s, "hello", 5, 0, (void *)&to, sizeof(to)));
+	SM_JOIN(&self->w[0], 5);
+	EXPECT_EQ(from.sin_port, got.sin_port);
+	EXPECT_EQ(sizeof(got), len);
+
+	memset(&got, 0, sizeof(got));
+	sm_waiter_set(&self->w[0], __NR_recvmsg, r, (long)&msg, 0, 0, 0, 0);
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_EQ(5, sendto(s, "world", 5, 0, (void *)&to, sizeof(to)));
+	SM_JOIN(&self->w[0], 2);
+	EXPECT_EQ(from.sin_port, got.sin_port);
+	EXPECT_TRUE(msg.msg_flags & MSG_TRUNC);
+	close(r);
+	close(s);
+}
+
+/* A descriptor in a message arrives once. */
+TEST_F(io, control_data)
+{
+	char cbuf[CMSG_SPACE(sizeof(int))] = { 0 }, byte = 'x';
+	struct iovec iov = { &byte, 1 }, riov = { self->buf[0], 8 };
+	struct msghdr out = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = cbuf, .msg_controllen = sizeof(cbuf),
+	};
+	char rbuf[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct msghdr in = {
+		.msg_iov = &riov, .msg_iovlen = 1,
+		.msg_control = rbuf, .msg_controllen = sizeof(rbuf),
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&out);
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET };
+	int sv[2], fd, p[2];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		ASSERT_EQ(0, socketpair(AF_UNIX, types[i], 0, sv));
+		ASSERT_EQ(0, pipe(p));
+		in.msg_controllen = sizeof(rbuf);
+		sm_waiter_set(&self->w[0], __NR_recvmsg, sv[0], (long)&in, 0, 0, 0, 0);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &p[1], sizeof(int));
+		ASSERT_EQ(1, sendmsg(sv[1], &out, 0));
+		SM_JOIN(&self->w[0], 1);
+		ASSERT_EQ(CMSG_LEN(sizeof(int)), CMSG_FIRSTHDR(&in)->cmsg_len);
+		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&in)), sizeof(int));
+		ASSERT_EQ(1, write(fd, "y", 1));
+		ASSERT_EQ(1, read(p[0], self->buf[1], 8));
+		close(fd);
+		close(p[0]);
+		close(p[1]);
+		close(sv[0]);
+		close(sv[1]);
+	}
+}
+
+/* ------------------------------------------------------ ends of the wait */
+
+TEST_F(io, end_of_file)
+{
+	int kind;
+
+	for (kind = SM_PIPE; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		set_read(self, 0, self->c.rd, 8);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		close(self->c.wr);
+		SM_JOIN(&self->w[0], 0);
+		close(self->c.rd);
+		if (kind == SM_PIPE)
+			continue;
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		set_recv(self, 0, self->c.rd, 8, 0);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_EQ(0, shutdown(self->c.rd, SHUT_RD));
+		SM_JOIN(&self->w[0], 0);
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F(io, signals)
+{
+	int kind;
+
+	for (kind = 0; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		set_read(self, 0, self->c.rd, 8);
+		sm_handle(SIGUSR1, 0);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
+		SM_JOIN(&self->w[0], -EINTR);
+		EXPECT_EQ(1, sm_load(&sm_handled));
+
+		sm_handle(SIGUSR1, SA_RESTART);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
+		ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
+		ASSERT_TRUE(sm_sleeps(&self->w[0]));
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		SM_JOIN(&self->w[0], 8);
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F(io, receive_timeout)
+{
+	struct timeval tv = { .tv_usec = 100000 };
+	int kind;
+
+	for (kind = SM_UNIX; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		tv.tv_sec = 0;
+		ASSERT_EQ(0, setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+		set_read(self, 0, self->c.rd, 8);
+		sm_rebase(&self->env);
+		ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
+		SM_JOIN(&self->w[0], -EAGAIN);
+		EXPECT_LE(100 * SM_MSEC, sm_waiter_ns(&self->w[0]));
+		EXPECT_GE(100 * SM_MSEC + sm_late_ns(), sm_waiter_ns(&self->w[0]));
+		SM_EXPECT_PARKS(&self->env, 1);
+
+		/* No restart after a handler, and data in time */
+		tv.tv_sec = 1000;
+		ASSERT_EQ(0, setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+		sm_handle(SIGUSR1, SA_RESTART);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
+		SM_JOIN(&self->w[0], -EINTR);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		SM_JOIN(&self->w[0], 8);
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F(io, accept_timeout)
+{
+	struct timeval tv = { .tv_usec = 100000 };
+	struct sockaddr_in sin;
+	int l = sm_tcp_listen(&sin);
+
+	ASSERT_EQ(0, setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+	sm_waiter_set(&self->w[0], __NR_accept4, l, 0, 0, SOCK_CLOEXEC, 0, 0);
+	ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
+	SM_JOIN(&self->w[0], -EAGAIN);
+	EXPECT_LE(100 * SM_MSEC, sm_waiter_ns(&self->w[0]));
+	SM_EXPECT_PARKS(&self->env, 1);
+	close(l);
+}
+
+TEST_F(io, wait_all)
+{
+	int i, kind;
+
+	for (kind = SM_UNIX; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		set_recv(self, 0, self->c.rd, 10, MSG_WAITALL);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		for (i = 0; i < 10; i++) {
+			ASSERT_TRUE(sm_sleeps(&self->w[0]));
+			ASSERT_EQ(1, write(self->c.wr, &"0123456789"[i], 1));
+		}
+		SM_JOIN(&self->w[0], 10);
+		EXPECT_EQ(0, memcmp(self->buf[0], "0123456789", 10));
+
+		/* Interrupted half-way it returns what it has. */
+		sm_handle(SIGUSR1, 0);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_EQ(4, write(self->c.wr, "abcd", 4));
+		sm_settle();
+		ASSERT_TRUE(sm_sleeps(&self->w[0]));
+		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
+		SM_JOIN(&self->w[0], 4);
+		EXPECT_EQ(0, memcmp(self->buf[0], "abcd", 4));
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F(io, low_water)
+{
+	int n = 5;
+
+	ASSERT_EQ(0, sm_chan_open(&self->c, SM_TCP));
+	ASSERT_EQ(0, setsockopt(self->c.rd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof(n)));
+	set_recv(self, 0, self->c.rd, 10, 0);
+	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_EQ(3, write(self->c.wr, "abc", 3));
+	sm_settle();
+	ASSERT_TRUE(sm_sleeps(&self->w[0]));
+	ASSERT_EQ(3, write(self->c.wr, "def", 3));
+	SM_JOIN(&self->w[0], 6);
+	EXPECT_EQ(0, memcmp(self->buf[0], "abcdef", 6));
+	sm_chan_close(&self->c);
+}
+
+TEST_F(io, peek)
+{
+	int kind;
+
+	for (kind = SM_UNIX; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		set_recv(self, 0, self->c.rd, 8, MSG_PEEK);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		SM_JOIN(&self->w[0], 8);
+		EXPECT_TRUE(sm_chan_take(&self->c));
+		EXPECT_EQ(-1, recv(self->c.rd, self->buf[0], 8, MSG_DONTWAIT));
+		EXPECT_EQ(EAGAIN, errno);
+		sm_chan_close(&self->c);
+	}
+}
+
+/* O_NONBLOCK does not end a wait that has begun. */
+TEST_F(io, nonblock_meanwhile)
+{
+	int kind;
+
+	for (kind = 0; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		set_read(self, 0, self->c.rd, 8);
+		set_read(self, 1, self->c.rd, 8);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, &self->w[1]));
+		sm_nonblock(self->c.rd, true);
+		/* One of them is woken, or both, and one finds nothing. */
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, 2)));
+		sm_settle();
+		EXPECT_EQ(1, sm_nr_done(self->w, 2));
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		SM_JOIN(&self->w[0], 8);
+		SM_JOIN(&self->w[1], 8);
+		sm_chan_close(&self->c);
+	}
+}
+
+/* The call goes on with its file when the descriptor has become another one. */
+TEST_F(io, closed_meanwhile)
+{
+	struct sm_chan other;
+	int kind, fd;
+
+	for (kind = 0; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		fd = dup(self->c.rd);
+		set_read(self, 0, fd, 8);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_EQ(0, sm_chan_open(&other, SM_PIPE));
+		ASSERT_EQ(fd, dup2(other.rd, fd));
+		ASSERT_TRUE(sm_chan_send(&other));
+		sm_settle();
+		ASSERT_TRUE(sm_sleeps(&self->w[0]));
+		close(fd);
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		SM_JOIN(&self->w[0], 8);
+		EXPECT_TRUE(sm_chan_take(&other));
+		sm_chan_close(&other);
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F(io, bad_buffer)
+{
+	int kind;
+
+	for (kind = 0; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		sm_waiter_set(&self->w[0], __NR_read, self->c.rd, 8, 8, 0, 0, 0);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		SM_JOIN(&self->w[0], -EFAULT);
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F(io, stop_and_continue)
+{
+	int status, kind;
+	pid_t pid;
+
+	for (kind = 0; kind < SM_NR_KINDS; kind++) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+		sm_rebase(&self->env);
+		pid = fork();
+		if (!pid)
+			_exit(!sm_chan_take(&self->c));
+		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
+		ASSERT_TRUE(sm_wait_until(sm_task_state(pid, pid) == 'S'));
+		kill(pid, SIGSTOP);
+		ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+		ASSERT_TRUE(WIFSTOPPED(status));
+		kill(pid, SIGCONT);
+		ASSERT_TRUE(sm_wait_until(sm_task_state(pid, pid) == 'S'));
+		ASSERT_TRUE(sm_chan_send(&self->c));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(0, status);
+		sm_chan_close(&self->c);
+	}
+}
+
+/* ------------------------------------------------ one event ends one wait */
+
+static int unix_listen(struct sockaddr_un *sun)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memset(sun, 0, sizeof(*sun));
+	sun->sun_family = AF_UNIX;
+	snprintf(sun->sun_path + 1, sizeof(sun->sun_path) - 1, "stackmux-%d", getpid());
+	return bind(fd, (void *)sun, sizeof(*sun)) || listen(fd, 64) ? -1 : fd;
+}
+
+TEST_F(io, accept_one)
+{
+	struct sockaddr_in sin;
+	struct sockaddr_un sun;
+	int i, k, l, s, unx;
+
+	for (unx = 0; unx < 2; unx++) {
+		l = unx ? unix_listen(&sun) : sm_tcp_listen(&sin);
+		ASSERT_LE(0, l);
+		for (i = 0; i < NW; i++) {
+			sm_waiter_set(&self->w[i], __NR_accept4, l, 0, 0, SOCK_CLOEXEC, 0, 0);
+			ASSERT_TRUE(sm_start(&self->env, &self->w[i]));
+		}
+		for (k = 1; k <= NW; k++) {
+			sm_rebase(&self->env);
+			s = socket(unx ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+			ASSERT_EQ(0, unx ? connect(s, (void *)&sun, sizeof(sun)) :
+					   connect(s, (void *)&sin, sizeof(sin)));
+			ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NW) >= k));
+			sm_settle();
+			EXPECT_EQ(k, sm_nr_done(self->w, NW));
+			close(s);
+		}
+		for (i = 0; i < NW; i++) {
+			ASSERT_TRUE(sm_waiter_join(&self->w[i]));
+			EXPECT_LE(0, self->w[i].ret);
+			close(self->w[i].ret);
+		}
+		close(l);
+	}
+}
+
+/* A reader that is woken alone wakes the next if it leaves something. */
+TEST_F(io, pipe_passes_on)
+{
+	int i;
+
+	ASSERT_EQ(0, sm_chan_open(&self->c, SM_PIPE));
+	for (i = 0; i < NW; i++) {
+		set_read(self, i, self->c.rd, 4);
+		ASSERT_TRUE(sm_start(&self->env, &self->w[i]));
+	}
+	/* One write, one wake-up, and enough for all */
+	ASSERT_EQ(4 * NW, write(self->c.wr, "0000111122223333444455556666", 4 * NW));
+	for (i = 0; i < NW; i++)
+		SM_JOIN(&self->w[i], 4);
+	sm_chan_close(&self->c);
+}
+
+/* The waiter that would be woken is interrupted at the same time. */
+TEST_F(io, chosen_one_interrupted)
+{
+	struct sockaddr_in to, from;
+	int i, r = udp_open(&to), s = udp_open(&from), round, got;
+	const int rounds = 20;
+
+	sm_handle(SIGUSR1, 0);
+	for (round = 0; round < rounds; round++) {
+		for (i = 0; i < 2; i++) {
+			set_recv(self, i, r, 8, 0);
+			ASSERT_TRUE(sm_start(&self->env, &self->w[i]));
+		}
+		if (round & 1) {
+			pthread_kill(self->w[0].thread, SIGUSR1);
+			ASSERT_EQ(1, sendto(s, "x", 1, 0, (void *)&to, sizeof(to)));
+		} else {
+			ASSERT_EQ(1, sendto(s, "x", 1, 0, (void *)&to, sizeof(to)));
+			pthread_kill(self->w[0].thread, SIGUSR1);
+		}
+		/* Either has the datagram, and nobody sleeps while it is there. */
+		ASSERT_TRUE(sm_waiter_done(&self->w[0]));
+		got = self->w[0].ret == 1;
+		if (!got) {
+			EXPECT_EQ(-EINTR, self->w[0].ret);
+			ASSERT_TRUE(sm_waiter_done(&self->w[1]));
+			EXPECT_EQ(1, self->w[1].ret);
+		} else {
+			ASSERT_EQ(1, sendto(s, "y", 1, 0, (void *)&to, sizeof(to)));
+		}
+		SM_JOIN(&self->w[1], 1);
+		ASSERT_TRUE(sm_waiter_join(&self->w[0]));
+	}
+	close(r);
+	close(s);
+}
+
+/* ------------------------------------------------------------------ races */
+
+struct account {
+	int kind;
+	int rd, wr;
+	struct sockaddr_in to;
+	long nr;		/* messages of each producer */
+	uint64_t sent, received;
+	long consumed, interrupted, total;
+	int stop;
+};
+
+static void *producer(void *p)
+{
+	struct account *a = p;
+	uint64_t x;
+	long i;
+
+	for (i = 1; i <= a->nr; i++) {
+		x = i;
+		if (write(a->wr, &x, sizeof(x)) != sizeof(x))
+			return p;
+		sm_add(&a->sent, x);
+	}
+	return NULL;
+}
+
+static void *consumer(void *p)
+{
+	struct account *a = p;
+	uint64_t x;
+	ssize_t n;
+
+	for (;;) {
+		n = read(a->rd, &x, sizeof(x));
+		if (n == 0)
+			return NULL;
+		if (n < 0 && errno == EINTR) {
+			sm_add(&a->interrupted, 1);
+			continue;
+		}
+		if (n != sizeof(x))
+			return p;
+		if (x == UINT64_MAX || (a->kind == SM_EVENTFD && x >= 1ULL << 48))
+			return NULL;
+		sm_add(&a->received, x);
+		sm_add(&a->consumed, 1);
+	}
+}
+
+enum { DGRAM = SM_NR_KINDS, NR_ACCOUNTS };
+
+static int account_open(struct account *a, struct sm_chan *c)
+{
+	int sv[2];
+
+	if (a->kind == DGRAM) {
+		if (socketpair(AF_UNIX, SOCK_DGRAM, 0, sv))
+			return -1;
+		c->rd = sv[0];
+		c->wr = sv[1];
+	} else if (sm_chan_open(c, a->kind)) {
+		return -1;
+	}
+	a->rd = c->rd;
+	a->wr = c->wr;
+	return 0;
+}
+
+static void account_run(struct __test_metadata *_metadata, FIXTURE_DATA(io) *self,
+			bool signals)
+{
+	const int np = 2;
+	struct account a;
+	pthread_t p[2], c[3];
+	void *failed;
+	uint64_t end;
+	int i, nc;
+
+	sm_handle(SIGUSR1, 0);
+	for (int kind = 0; kind < NR_ACCOUNTS; kind++) {
+		memset(&a, 0, sizeof(a));
+		a.kind = kind;
+		a.nr = sm_rounds(2000);
+		ASSERT_EQ(0, account_open(&a, &self->c));
+		/* Messages of a stream that two receive could be torn. */
+		nc = kind == SM_UNIX || kind == SM_TCP ? 1 : 3;
+		sm_rebase(&self->env);
+		for (i = 0; i < nc; i++)
+			ASSERT_EQ(0, pthread_create(&c[i], NULL, consumer, &a));
+		for (i = 0; i < np; i++)
+			ASSERT_EQ(0, pthread_create(&p[i], NULL, producer, &a));
+		if (signals) {
+			for (i = 0; i < 50; i++) {
+				pthread_kill(c[i % nc], SIGUSR1);
+				sched_yield();
+			}
+		}
+		for (i = 0; i < np; i++) {
+			ASSERT_EQ(0, pthread_join(p[i], &failed));
+			EXPECT_EQ(NULL, failed);
+		}
+		/* eventfd adds up: ends only when the sum has been taken */
+		ASSERT_TRUE(sm_wait_until(sm_load(&a.received) == sm_load(&a.sent))) {
+			TH_LOG("kind %d: sent %llu, received %llu", kind,
+			       (unsigned long long)a.sent, (unsigned long long)a.received);
+		}
+		end = kind == SM_EVENTFD ? 1ULL << 48 : UINT64_MAX;
+		for (i = 0; i < nc; i++) {
+			ASSERT_EQ(8, write(a.wr, &end, sizeof(end)));
+			if (kind == SM_EVENTFD)
+				ASSERT_TRUE(sm_wait_until(poll(&(struct pollfd) {
+					.fd = a.rd, .events = POLLIN }, 1, 0) == 0));
+		}
+		for (i = 0; i < nc; i++) {
+			ASSERT_EQ(0, pthread_join(c[i], &failed));
+			EXPECT_EQ(NULL, failed);
+		}
+		EXPECT_EQ(np * a.nr * (a.nr + 1) / 2, (long)a.received);
+		SM_EXPECT_PARKS(&self->env, 1);
+		sm_chan_close(&self->c);
+	}
+}
+
+TEST_F_TIMEOUT(io, account, 120)
+{
+	account_run(_metadata, self, false);
+}
+
+TEST_F_TIMEOUT(io, account_with_signals, 120)
+{
+	account_run(_metadata, self, true);
+}
+
+struct server {
+	int l;
+	long accepted;
+};
+
+static void *acceptor(void *p)
+{
+	struct server *s = p;
+	char c;
+	int fd;
+
+	for (;;) {
+		fd = accept(s->l, NULL, NULL);
+		if (fd < 0)
+			return p;
+		if (read(fd, &c, 1) != 1 || c == 'q') {
+			close(fd);
+			return c == 'q' ? NULL : p;
+		}
+		sm_add(&s->accepted, 1);
+		close(fd);
+	}
+}
+
+static bool say(struct sockaddr_in *sin, char c)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool ok = !connect(fd, (void *)sin, sizeof(*sin)) && write(fd, &c, 1) == 1 &&
+		  read(fd, &c, 1) == 0;
+
+	close(fd);
+	return ok;
+}
+
+TEST_F_TIMEOUT(io, connections, 120)
+{
+	const long n = sm_rounds(400);
+	struct sockaddr_in sin;
+	struct server s = { .l = sm_tcp_listen(&sin) };
+	pthread_t t[4];
+	void *failed;
+	long i;
+
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(0, pthread_create(&t[i], NULL, acceptor, &s));
+	for (i = 0; i < n; i++)
+		ASSERT_TRUE(say(&sin, 'x'));
+	EXPECT_EQ(n, sm_load(&s.accepted));
+	for (i = 0; i < 4; i++)
+		ASSERT_TRUE(say(&sin, 'q'));
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, pthread_join(t[i], &failed));
+		EXPECT_EQ(NULL, failed);
+	}
+	SM_EXPECT_PARKS(&self->env, 1);
+	close(s.l);
+}
+
+int main(int argc, char **argv)
+{
+	sm_harness_prepare(sm_rounds_factor());
+	return test_harness_run(argc, argv);
+}
