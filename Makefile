@@ -12,6 +12,8 @@ help:
 	@echo '                 (THREADS=N: so many)'
 	@echo 'make check       all tests; ends with "N passed, N failed, N skipped"'
 	@echo '                 (FULL=1: more combinations of CPUs and modes)'
+	@echo 'make kselftests  selftests of the kernel, stock against stackmux=always'
+	@echo 'make survey      what sleeping threads of real servers do, and how many park'
 	@echo 'make kernel      build a kernel (KERNEL=stock, release or debug; default release)'
 	@echo 'make shell       a shell in a guest that runs it'
 	@echo 'make menuconfig  try options of the kernel; to keep them, edit configs/'
@@ -58,6 +60,18 @@ measure: prepare
 .PHONY: check
 check:
 	@scripts/check
+
+# Those of the kernel itself, in two columns
+.PHONY: kselftests
+kselftests: prepare
+	@scripts/build-kernel stock release
+	@scripts/kselftests
+
+# Installs servers, and runs them in a guest
+.PHONY: survey
+survey: prepare
+	@scripts/build-kernel release
+	@scripts/survey
 
 .PHONY: refresh
 refresh:
