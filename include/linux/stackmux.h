@@ -34,6 +34,28 @@ struct wait_queue_head;
  */
 #define STACKMUX_ARMED		(-ERESTARTNOINTR)
 
+/**
+ * enum stackmux_state - whose the kernel stack of a task is
+ * @STACKMUX_OWN: the task's, as ever
+ * @STACKMUX_LINGERS: parked, and the stack is for the CPU to take at which it
+ *		      parked last; or for the task, if that is switched in first
+ * @STACKMUX_KEPT: parked, but with a stack that cannot be taken
+ * @STACKMUX_GONE: parked, without a stack
+ * @STACKMUX_LEAVING: the task's until its next switch, which is a park; set by
+ *		      the task with preemption off
+ * @STACKMUX_STARVING: likewise, but the stack is a CPU's reserve
+ *
+ * The CPU that switches away from or to the task, or takes its stack, writes it.
+ */
+enum stackmux_state {
+	STACKMUX_OWN,
+	STACKMUX_LINGERS,
+	STACKMUX_KEPT,
+	STACKMUX_GONE,
+	STACKMUX_LEAVING,
+	STACKMUX_STARVING,
+};
+
 /* How stackmux_wait() waits */
 #define STACKMUX_WAIT_EXCLUSIVE	0x1
 #define STACKMUX_WAIT_LOCKED	0x2
@@ -62,7 +84,8 @@ int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time);
 long stackmux_uring_armed(struct file *file, long submitted);
 void stackmux_wait_cancel(void);
 
-/* fs/select.c, kernel/time/hrtimer.c: what is theirs of a wait */
+/* kernel/entry/common.c, fs/select.c, kernel/time/hrtimer.c: theirs of a wait */
+void syscall_exit_work_parked(struct pt_regs *regs);
 int stackmux_poll_select_finish(struct timespec64 *end_time, void __user *p,
 				int type, int ret);
 long stackmux_poll_restart(struct restart_block *restart);
@@ -73,7 +96,7 @@ long stackmux_nanosleep_set_restart(struct restart_block *restart);
 DECLARE_STATIC_KEY_FALSE(stackmux_key);
 
 bool __stackmux_may_park(void);
-unsigned long stackmux_syscall_exit(struct pt_regs *regs);
+void stackmux_syscall_exit(struct pt_regs *regs);
 void __stackmux_attach(struct task_struct *next);
 void __stackmux_detach(struct task_struct *prev);
 int stackmux_alloc_stack(struct task_struct *tsk, int node);
@@ -89,7 +112,7 @@ unsigned long stackmux_wchan(struct task_struct *tsk);
 unsigned int stackmux_stack_trace(struct task_struct *tsk,
 				  unsigned long *entries, unsigned int size);
 void stackmux_show_task(struct task_struct *tsk);
-bool __stackmux_wait(const void *object, struct wait_queue_head *wq,
+bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
 		     unsigned int how, long *timeo);
 
 /**
@@ -106,11 +129,11 @@ static inline bool stackmux_may_park(void)
 }
 
 /* See __stackmux_wait(). No call of stackmux_may_park() is needed before. */
-static inline bool stackmux_wait(const void *object, struct wait_queue_head *wq,
+static inline bool stackmux_wait(struct file *file, struct wait_queue_head *wq,
 				 unsigned int how, long *timeo)
 {
 	return static_branch_unlikely(&stackmux_key) &&
-	       __stackmux_wait(object, wq, how, timeo);
+	       __stackmux_wait(file, wq, how, timeo);
 }
 
 /* Is @ret what a call returns that is going to park? */
@@ -122,7 +145,8 @@ static inline bool stackmux_armed(long ret)
 /* From context_switch(), run-queue lock held: @next must have a stack. */
 static inline void stackmux_attach(struct task_struct *next)
 {
-	if (static_branch_unlikely(&stackmux_key) && unlikely(!next->stack))
+	if (static_branch_unlikely(&stackmux_key) &&
+	    unlikely(next->stackmux_state != STACKMUX_OWN))
 		__stackmux_attach(next);
 }
 
@@ -130,7 +154,7 @@ static inline void stackmux_attach(struct task_struct *next)
 static inline void stackmux_detach(struct task_struct *prev)
 {
 	if (static_branch_unlikely(&stackmux_key) &&
-	    unlikely(prev->stackmux_detach))
+	    unlikely(prev->stackmux_state >= STACKMUX_LEAVING))
 		__stackmux_detach(prev);
 }
 
@@ -157,7 +181,7 @@ static inline bool stackmux_threads_unlimited(void)
 
 static inline bool stackmux_may_park(void) { return false; }
 
-static inline bool stackmux_wait(const void *object, struct wait_queue_head *wq,
+static inline bool stackmux_wait(struct file *file, struct wait_queue_head *wq,
 				 unsigned int how, long *timeo)
 {
 	return false;
@@ -165,11 +189,7 @@ static inline bool stackmux_wait(const void *object, struct wait_queue_head *wq,
 
 static inline bool stackmux_armed(long ret) { return false; }
 
-static inline unsigned long stackmux_syscall_exit(struct pt_regs *regs)
-{
-	return 0;
-}
-
+static inline void stackmux_syscall_exit(struct pt_regs *regs) { }
 static inline void stackmux_attach(struct task_struct *next) { }
 static inline void stackmux_detach(struct task_struct *prev) { }
 

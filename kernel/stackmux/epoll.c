@@ -75,7 +75,7 @@ bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events
 	if (to)
 		stackmux_timer_start(&e->timeout, CLOCK_MONOTONIC, *to, slack,
 				     HRTIMER_MODE_ABS);
-	stackmux_arm(STACKMUX_OP_EPOLL)->wchan = _THIS_IP_;
+	stackmux_arm_at(rec, STACKMUX_OP_EPOLL, _THIS_IP_);
 	return true;
 }
 
@@ -134,18 +134,17 @@ static bool __stackmux_epoll_resume(struct eventpoll *ep, struct stackmux_record
 	return false;
 }
 
-bool stackmux_epoll_resume(struct stackmux_record *rec, long *ret)
+long stackmux_epoll_resume(struct stackmux_record *rec)
 {
 	struct stackmux_epoll *e = &rec->epoll;
 	int res;
 
 	if (!__stackmux_epoll_resume(e->file->private_data, rec, &res))
-		return false;
+		return STACKMUX_ARMED;
 
 	stackmux_timer_cancel(&e->timeout);
 	fput(e->file);
 	if (e->masked)
 		restore_saved_sigmask_unless(res == -EINTR);
-	*ret = res;
-	return true;
+	return res;
 }

@@ -75,30 +75,25 @@ bool stackmux_futex_fired(struct stackmux_record *rec)
 }
 
 /* The loop of __futex_wait(), entered where that one comes back from its sleep */
-static bool __stackmux_futex_resume(struct stackmux_record *rec, long *ret)
+static long __stackmux_futex_resume(struct stackmux_record *rec)
 {
 	struct stackmux_futex *f = &rec->futex;
 	struct futex_hash_bucket *hb;
+	int ret;
 
 	/* A waker has unqueued it: woken, whatever else happened. */
-	if (!futex_unqueue(&f->q)) {
-		*ret = 0;
-		return true;
-	}
-	if (stackmux_timer_fired(&f->timeout)) {
-		*ret = -ETIMEDOUT;
-		return true;
-	}
-	if (signal_pending(current)) {
-		*ret = -ERESTARTSYS;
-		return true;
-	}
+	if (!futex_unqueue(&f->q))
+		return 0;
+	if (stackmux_timer_fired(&f->timeout))
+		return -ETIMEDOUT;
+	if (signal_pending(current))
+		return -ERESTARTSYS;
 
-	*ret = futex_wait_setup(f->uaddr, f->val, f->flags, &f->q, &hb);
-	if (*ret)
-		return true;
+	ret = futex_wait_setup(f->uaddr, f->val, f->flags, &f->q, &hb);
+	if (ret)
+		return ret;
 	futex_queue(&f->q, hb, current);
-	return false;
+	return STACKMUX_ARMED;
 }
 
 /* As futex_wait_restart() does for a wait on the stack */
@@ -123,19 +118,18 @@ static long stackmux_futex_set_restart(struct stackmux_futex *f)
 	return set_restart_fn(restart, stackmux_futex_restart);
 }
 
-bool stackmux_futex_resume(struct stackmux_record *rec, long *ret)
+long stackmux_futex_resume(struct stackmux_record *rec)
 {
 	struct stackmux_futex *f = &rec->futex;
+	long ret = __stackmux_futex_resume(rec);
 
-	if (!__stackmux_futex_resume(rec, ret))
-		return false;
-	if (!f->timeout.set)
-		return true;
+	if (ret == STACKMUX_ARMED || !f->timeout.set)
+		return ret;
 
 	stackmux_timer_cancel(&f->timeout);
-	if (*ret == -ERESTARTSYS && f->restartable)
-		*ret = stackmux_futex_set_restart(f);
-	return true;
+	if (ret == -ERESTARTSYS && f->restartable)
+		ret = stackmux_futex_set_restart(f);
+	return ret;
 }
 
 /**
@@ -185,39 +179,33 @@ bool stackmux_futexv_fired(struct stackmux_record *rec)
 }
 
 /* The loop of futex_wait_multiple(), entered after its sleep */
-static bool __stackmux_futexv_resume(struct stackmux_record *rec, long *ret)
+static long __stackmux_futexv_resume(struct stackmux_record *rec)
 {
 	struct stackmux_futexv *f = &rec->futexv;
-	int hint = 0;
+	int ret, hint = 0;
 
-	*ret = futex_unqueue_multiple(f->v, f->count);
-	if (*ret >= 0)
-		return true;
-	if (stackmux_timer_fired(&f->timeout)) {
-		*ret = -ETIMEDOUT;
-		return true;
-	}
-	if (signal_pending(current)) {
-		*ret = -ERESTARTSYS;
-		return true;
-	}
-	*ret = futex_wait_multiple_setup(f->v, f->count, &hint);
-	if (*ret) {
-		if (*ret > 0)
-			*ret = hint;
-		return true;
-	}
+	ret = futex_unqueue_multiple(f->v, f->count);
+	if (ret >= 0)
+		return ret;
+	if (stackmux_timer_fired(&f->timeout))
+		return -ETIMEDOUT;
+	if (signal_pending(current))
+		return -ERESTARTSYS;
+	ret = futex_wait_multiple_setup(f->v, f->count, &hint);
+	if (ret)
+		return ret > 0 ? hint : ret;
 	__set_current_state(TASK_RUNNING);
-	return false;
+	return STACKMUX_ARMED;
 }
 
-bool stackmux_futexv_resume(struct stackmux_record *rec, long *ret)
+long stackmux_futexv_resume(struct stackmux_record *rec)
 {
 	struct stackmux_futexv *f = &rec->futexv;
+	long ret = __stackmux_futexv_resume(rec);
 
-	if (!__stackmux_futexv_resume(rec, ret))
-		return false;
-	stackmux_timer_cancel(&f->timeout);
-	kfree(f->v);
-	return true;
+	if (ret != STACKMUX_ARMED) {
+		stackmux_timer_cancel(&f->timeout);
+		kfree(f->v);
+	}
+	return ret;
 }

@@ -20,23 +20,36 @@ static struct stackmux_record *stackmux_parked(struct task_struct *tsk)
 	/* Pairs with smp_store_release() in stackmux_record_alloc(). */
 	struct stackmux_record *rec = smp_load_acquire(&tsk->stackmux);
 
-	if (!rec || READ_ONCE(tsk->stack) || !READ_ONCE(rec->op))
+	if (!rec || !READ_ONCE(rec->op))
 		return NULL;
-	/* Not a task that has died and given its stack back for good */
-	return READ_ONCE(tsk->exit_state) ? NULL : rec;
+	/* Pairs with smp_store_release() in stackmux_take(). */
+	switch (smp_load_acquire(&tsk->stackmux_state)) {
+	case STACKMUX_LINGERS:
+	case STACKMUX_KEPT:
+	case STACKMUX_GONE:
+		return rec;
+	default:
+		return NULL;
+	}
+}
+
+static bool stackmux_has_stack(struct task_struct *tsk)
+{
+	return READ_ONCE(tsk->stackmux_state) != STACKMUX_GONE;
 }
 
 /**
  * stackmux_parked_regs - user registers of a parked task
  * @tsk: the task, which the caller holds a reference on
  *
- * Return: the registers, or NULL if the task is not parked.
+ * Return: the registers, or NULL if the task is not parked, or has its stack
+ *	   still: then they are where they always are.
  */
 struct pt_regs *stackmux_parked_regs(struct task_struct *tsk)
 {
 	struct stackmux_record *rec = stackmux_parked(tsk);
 
-	return rec ? &rec->regs : NULL;
+	return rec && !stackmux_has_stack(tsk) ? &rec->regs : NULL;
 }
 
 /**
@@ -60,14 +73,15 @@ unsigned long stackmux_wchan(struct task_struct *tsk)
  * @entries: return addresses go here
  * @size: number of entries there is room for
  *
- * Return: the number of entries stored; 0 if the task is not parked.
+ * Return: the number of entries stored; 0 if the task is not parked, or with a
+ *	   stack that cannot be taken.
  */
 unsigned int stackmux_stack_trace(struct task_struct *tsk, unsigned long *entries,
 				  unsigned int size)
 {
 	unsigned long wchan = stackmux_wchan(tsk);
 
-	if (!wchan || !size)
+	if (!wchan || !size || READ_ONCE(tsk->stackmux_state) == STACKMUX_KEPT)
 		return 0;
 	entries[0] = wchan;
 	if (size == 1)
@@ -85,7 +99,7 @@ void stackmux_show_task(struct task_struct *tsk)
 	struct stackmux_record *rec = stackmux_parked(tsk);
 	int ppid = 0;
 
-	if (!rec)
+	if (!rec || stackmux_has_stack(tsk))
 		return;
 
 	rcu_read_lock();

@@ -12,6 +12,7 @@
  * The call goes on with the file that it began with, whatever happens to the
  * descriptor meanwhile.
  */
+#include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/fsnotify.h>
@@ -21,6 +22,7 @@
 #include <linux/task_io_accounting_ops.h>
 #include <linux/ptrace.h>
 #include <linux/uio.h>
+#include <asm/stackmux.h>
 #include <asm/syscall.h>
 
 #include "stackmux.h"
@@ -29,69 +31,101 @@
 static int stackmux_io_wake(wait_queue_entry_t *wait, unsigned int mode,
 			    int sync, void *key)
 {
-	struct task_struct *tsk = wait->private;
+	struct stackmux_io *io = container_of(wait, struct stackmux_io, wait);
 	int ret;
 
 	/* Room to write is of no interest to any of these calls. */
 	if (key && !(key_to_poll(key) & ~(EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)))
 		return 0;
-	WRITE_ONCE(tsk->stackmux->io.woken, true);
+	WRITE_ONCE(io->woken, true);
 	/* A waiter that is awake already does not count, as in the classic call. */
 	ret = default_wake_function(wait, mode, sync, key);
-	/* Pairs with list_empty_careful() in stackmux_io_unqueue(). */
+	/* Pairs with smp_load_acquire() in stackmux_io_queued(). */
 	list_del_init_careful(&wait->entry);
 	return ret;
 }
 
-static void stackmux_io_queue(struct stackmux_record *rec)
+static inline void stackmux_io_queue_locked(struct stackmux_io *io)
 {
-	struct stackmux_io *io = &rec->io;
-	bool locked = io->how & STACKMUX_WAIT_LOCKED;
-	unsigned long flags = 0;
-
-	init_waitqueue_func_entry(&io->wait, stackmux_io_wake);
-	io->wait.private = rec->task;
 	io->woken = false;
-
-	if (!locked)
-		spin_lock_irqsave(&io->wq->lock, flags);
 	if (io->how & STACKMUX_WAIT_EXCLUSIVE)
 		__add_wait_queue_entry_tail_exclusive(io->wq, &io->wait);
 	else
 		__add_wait_queue(io->wq, &io->wait);
-	if (!locked)
-		spin_unlock_irqrestore(&io->wq->lock, flags);
-	io->queued = true;
 }
 
-static void stackmux_io_unqueue(struct stackmux_io *io)
+static noinline void stackmux_io_queue_unlocked(struct stackmux_io *io)
 {
 	unsigned long flags;
 
-	if (!io->queued)
-		return;
-	io->queued = false;
-	if (list_empty_careful(&io->wait.entry))
+	spin_lock_irqsave(&io->wq->lock, flags);
+	stackmux_io_queue_locked(io);
+	spin_unlock_irqrestore(&io->wq->lock, flags);
+}
+
+static inline void stackmux_io_queue(struct stackmux_record *rec)
+{
+	struct stackmux_io *io = &rec->io;
+
+	init_waitqueue_func_entry(&io->wait, stackmux_io_wake);
+	io->wait.private = rec->task;
+	if (io->how & STACKMUX_WAIT_LOCKED)
+		stackmux_io_queue_locked(io);
+	else
+		stackmux_io_queue_unlocked(io);
+}
+
+static inline bool stackmux_io_queued(struct stackmux_io *io)
+{
+	/* Pairs with list_del_init_careful(), which stores ->next last. */
+	return smp_load_acquire(&io->wait.entry.next) != &io->wait.entry;
+}
+
+static inline void stackmux_io_unqueue(struct stackmux_io *io)
+{
+	unsigned long flags;
+
+	if (likely(!stackmux_io_queued(io)))
 		return;
 	spin_lock_irqsave(&io->wq->lock, flags);
 	list_del_init(&io->wait.entry);
 	spin_unlock_irqrestore(&io->wq->lock, flags);
 }
 
+/* Is @fd this file, which somebody holds a reference on? */
+static bool stackmux_io_is(struct file *file, unsigned int fd)
+{
+	bool same;
+
+	rcu_read_lock();
+	same = files_lookup_fd_raw(current->files, fd) == file;
+	rcu_read_unlock();
+	return same;
+}
+
 /*
  * The operation that the current system call is, STACKMUX_NR_OPS if it is none
- * of those that can be executed again; and the file that it was given.
+ * of those that can be executed again, or is about another file.
  */
-static enum stackmux_op_nr stackmux_io_call(struct file **file)
+static enum stackmux_op_nr stackmux_io_call(struct file *file)
 {
+	struct pt_regs *regs = current_pt_regs();
 	enum stackmux_op_nr op;
-	unsigned long args[6];
-	int nr = syscall_get_nr(current, current_pt_regs());
 
-	switch (nr) {
+	if (unlikely(!file))
+		return STACKMUX_NR_OPS;
+	switch (syscall_get_nr(current, regs)) {
 	case __NR_read:
-	case __NR_readv:
 		op = STACKMUX_OP_READ;
+		break;
+	case __NR_readv:
+		/*
+		 * This calls ->read() once for each part, so something may have
+		 * been moved.
+		 */
+		if (!file->f_op->read_iter)
+			return STACKMUX_NR_OPS;
+		op = STACKMUX_OP_READV;
 		break;
 	case __NR_recvfrom:
 	case __NR_recvmsg:
@@ -104,37 +138,27 @@ static enum stackmux_op_nr stackmux_io_call(struct file **file)
 	default:
 		return STACKMUX_NR_OPS;
 	}
-	syscall_get_arguments(current, current_pt_regs(), args);
-	*file = fget(args[0]);
-	if (!*file)
+	/* With a file position another call may wait for this one. */
+	if (file->f_mode & FMODE_ATOMIC_POS)
 		return STACKMUX_NR_OPS;
-	/*
-	 * readv() calls ->read() once for each part, so something may have been
-	 * moved. With a file position another call may wait for this one.
-	 */
-	if (((*file)->f_mode & FMODE_ATOMIC_POS) ||
-	    (nr == __NR_readv && !(*file)->f_op->read_iter)) {
-		fput(*file);
-		return STACKMUX_NR_OPS;
-	}
-	return op;
+	return stackmux_io_is(file, arch_stackmux_arg(regs, 0)) ? op : STACKMUX_NR_OPS;
 }
 
 /* The call is executed again and would sleep again. */
-static bool stackmux_io_again(struct stackmux_record *rec, const void *object,
-			      struct wait_queue_head *wq, unsigned int how,
-			      long *timeo)
+static noinline bool stackmux_io_again(struct stackmux_record *rec,
+				       struct file *file, struct wait_queue_head *wq,
+				       unsigned int how, long *timeo)
 {
 	struct stackmux_io *io = &rec->io;
 
-	if (io->file->private_data != object)
+	if (io->file != file)
 		return false;
 	/* What is left of SO_RCVTIMEO, for the case that it sleeps here */
 	if (timeo && io->timeout.set)
 		*timeo = max(1L, (long)(io->deadline - jiffies));
 	if (signal_pending(current))
 		return false;
-	if (!io->queued) {
+	if (!stackmux_io_queued(io)) {
 		io->wq = wq;
 		io->how = how;
 		stackmux_io_queue(rec);
@@ -142,10 +166,16 @@ static bool stackmux_io_again(struct stackmux_record *rec, const void *object,
 	return true;
 }
 
+static noinline void stackmux_io_timeout(struct stackmux_io *io, long timeo)
+{
+	io->deadline = jiffies + timeo;
+	stackmux_timer_start(&io->timeout, CLOCK_MONOTONIC, jiffies64_to_nsecs(timeo),
+			     TICK_NSEC, HRTIMER_MODE_REL);
+}
+
 /**
  * __stackmux_wait - park where a read, a receive or an accept would sleep
- * @object: private data of the file that is read: another file than the call
- *	    was given is not waited for
+ * @file: what is read; if the call was given another file it does not park
  * @wq: the queue in which the call would sleep
  * @how: STACKMUX_WAIT_EXCLUSIVE: as an exclusive waiter;
  *	 STACKMUX_WAIT_LOCKED: the lock of @wq is held
@@ -160,39 +190,34 @@ static bool stackmux_io_again(struct stackmux_record *rec, const void *object,
  * executed again is found out here. Interrupts may be off.
  * Return: true if the caller is to return.
  */
-bool __stackmux_wait(const void *object, struct wait_queue_head *wq,
+bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
 		     unsigned int how, long *timeo)
 {
 	struct stackmux_record *rec = current->stackmux;
 	enum stackmux_op_nr op;
 	struct stackmux_io *io;
-	struct file *file;
 
-	if (rec && rec->again)
-		return stackmux_io_again(rec, object, wq, how, timeo);
-	if (signal_pending(current) || !__stackmux_may_park())
-		return false;
-	op = stackmux_io_call(&file);
-	if (op == STACKMUX_NR_OPS)
-		return false;
-	if (file->private_data != object) {
-		fput(file);
+	if (unlikely(!rec)) {
+		if (!__stackmux_may_park())
+			return false;
+		rec = current->stackmux;
+	} else if (unlikely(rec->again)) {
+		return stackmux_io_again(rec, file, wq, how, timeo);
+	} else if (!stackmux_task_may_park(current)) {
 		return false;
 	}
+	op = stackmux_io_call(file);
+	if (op == STACKMUX_NR_OPS)
+		return false;
 
-	rec = stackmux_arm(op);
-	rec->wchan = _RET_IP_;
+	stackmux_arm_at(rec, op, _RET_IP_);
 	io = &rec->io;
-	io->file = file;
+	io->file = get_file(file);
 	io->wq = wq;
 	io->how = how;
 	io->timeout.set = false;
-	if (timeo && *timeo != MAX_SCHEDULE_TIMEOUT) {
-		io->deadline = jiffies + *timeo;
-		stackmux_timer_start(&io->timeout, CLOCK_MONOTONIC,
-				     jiffies64_to_nsecs(*timeo), TICK_NSEC,
-				     HRTIMER_MODE_REL);
-	}
+	if (timeo && *timeo != MAX_SCHEDULE_TIMEOUT)
+		stackmux_io_timeout(io, *timeo);
 	stackmux_io_queue(rec);
 	return true;
 }
@@ -220,81 +245,6 @@ bool stackmux_io_fired(struct stackmux_record *rec)
 	return READ_ONCE(rec->io.woken) || stackmux_timer_fired(&rec->io.timeout);
 }
 
-/* read() or readv() without what has been done when the call began */
-static long stackmux_file_read(struct file *file, int nr, const unsigned long *args,
-			       bool nowait)
-{
-	struct iovec stack[UIO_FASTIOV], *iov = stack;
-	void __user *buf = (void __user *)args[1];
-	loff_t pos = file->f_pos;
-	struct kiocb kiocb;
-	struct iov_iter iter;
-	ssize_t ret;
-
-	init_sync_kiocb(&kiocb, file);
-	kiocb.ki_pos = pos;
-	if (nowait)
-		kiocb.ki_flags |= IOCB_NOWAIT;
-
-	if (nr == __NR_readv) {
-		ret = import_iovec(ITER_DEST, buf, args[2], ARRAY_SIZE(stack), &iov, &iter);
-		if (ret < 0)
-			return ret;
-		ret = file->f_op->read_iter(&kiocb, &iter);
-		kfree(iov);
-	} else if (file->f_op->read_iter) {
-		ret = import_ubuf(ITER_DEST, buf, args[2], &iter);
-		if (ret < 0)
-			return ret;
-		ret = file->f_op->read_iter(&kiocb, &iter);
-	} else {
-		ret = file->f_op->read(file, buf, min(args[2], MAX_RW_COUNT + 0UL), &pos);
-	}
-	if (ret > 0) {
-		fsnotify_access(file);
-		add_rchar(current, ret);
-	}
-	return ret;
-}
-
-typedef long (*stackmux_io_fn)(struct file *file, int nr, const unsigned long *args,
-			       bool nowait);
-
-/* Executes the call until it has a result, or waits: then false. */
-static bool stackmux_io_run(struct stackmux_record *rec, stackmux_io_fn fn, long *ret)
-{
-	struct stackmux_io *io = &rec->io;
-	bool late = stackmux_timer_fired(&io->timeout);
-	struct pt_regs *regs = current_pt_regs();
-	unsigned long args[6];
-
-	syscall_get_arguments(current, regs, args);
-	stackmux_io_unqueue(io);
-	for (;;) {
-		rec->again = true;
-		*ret = fn(io->file, syscall_get_nr(current, regs), args, late);
-		rec->again = false;
-		if (*ret == STACKMUX_ARMED)
-			return false;
-		/*
-		 * O_NONBLOCK set by somebody else does not end a wait that has
-		 * begun: wait in its stead, and look once more when queued.
-		 */
-		if (*ret != -EAGAIN || late || !(io->file->f_flags & O_NONBLOCK))
-			break;
-		if (signal_pending(current)) {
-			*ret = io->timeout.set ? -EINTR : -ERESTARTSYS;
-			break;
-		}
-		if (io->queued)
-			return false;
-		io->how &= ~STACKMUX_WAIT_LOCKED;
-		stackmux_io_queue(rec);
-	}
-	stackmux_io_unqueue(io);
-	return true;
-}
-
 /* The next exclusive reader of a pipe, as pipe_read() does after a wait */
 static void stackmux_io_pass_on(struct file *file)
 {
@@ -305,29 +255,137 @@ static void stackmux_io_pass_on(struct file *file)
 						EPOLLIN | EPOLLRDNORM);
 }
 
-static bool stackmux_io_resume(struct stackmux_record *rec, stackmux_io_fn fn, long *ret)
+/* A call, from where it has found its file; @flags: 0 or IOCB_NOWAIT */
+typedef long (*stackmux_io_fn)(struct file *file, const struct pt_regs *regs,
+			       int flags);
+
+static __always_inline long stackmux_io_execute(struct stackmux_record *rec,
+						stackmux_io_fn fn, int flags)
+{
+	long ret;
+
+	rec->again = true;
+	ret = fn(rec->io.file, current_pt_regs(), flags);
+	rec->again = false;
+	return ret;
+}
+
+/*
+ * O_NONBLOCK set by somebody else does not end a wait that has begun: wait in
+ * its stead, and look once more when queued.
+ */
+static noinline long stackmux_io_nonblock(struct stackmux_record *rec,
+					  stackmux_io_fn fn)
 {
 	struct stackmux_io *io = &rec->io;
+	long ret;
 
-	if (!stackmux_io_run(rec, fn, ret))
-		return false;
+	do {
+		if (signal_pending(current))
+			return io->timeout.set ? -EINTR : -ERESTARTSYS;
+		if (stackmux_io_queued(io))
+			return STACKMUX_ARMED;
+		io->how &= ~STACKMUX_WAIT_LOCKED;
+		stackmux_io_queue(rec);
+		ret = stackmux_io_execute(rec, fn, 0);
+	} while (ret == -EAGAIN && (io->file->f_flags & O_NONBLOCK));
+	return ret;
+}
+
+/* Executes the call again: it has a result, or waits. */
+static __always_inline long stackmux_io_resume(struct stackmux_record *rec,
+					       stackmux_io_fn fn)
+{
+	struct stackmux_io *io = &rec->io;
+	int late = stackmux_timer_fired(&io->timeout) ? IOCB_NOWAIT : 0;
+	long ret;
+
+	stackmux_io_unqueue(io);
+	ret = stackmux_io_execute(rec, fn, late);
+	if (unlikely(ret == -EAGAIN) && !late && (io->file->f_flags & O_NONBLOCK))
+		ret = stackmux_io_nonblock(rec, fn);
+	if (ret == STACKMUX_ARMED)
+		return ret;
+
+	stackmux_io_unqueue(io);
 	stackmux_timer_cancel(&io->timeout);
-	stackmux_io_pass_on(io->file);
+	if (io->how & STACKMUX_WAIT_EXCLUSIVE)
+		stackmux_io_pass_on(io->file);
 	fput(io->file);
-	return true;
+	return ret;
 }
 
-bool stackmux_read_resume(struct stackmux_record *rec, long *ret)
+static __always_inline struct kiocb stackmux_kiocb(struct file *file, int flags)
 {
-	return stackmux_io_resume(rec, stackmux_file_read, ret);
+	return (struct kiocb){
+		.ki_filp = file,
+		.ki_flags = file->f_iocb_flags | flags,
+	};
 }
 
-bool stackmux_recv_resume(struct stackmux_record *rec, long *ret)
+static __always_inline long stackmux_read_end(struct file *file, long ret)
 {
-	return stackmux_io_resume(rec, stackmux_sock_recv, ret);
+	if (ret > 0) {
+		fsnotify_access(file);
+		add_rchar(current, ret);
+	}
+	return ret;
 }
 
-bool stackmux_accept_resume(struct stackmux_record *rec, long *ret)
+/* read() without what was done when the call began */
+static __always_inline long stackmux_file_read(struct file *file,
+					       const struct pt_regs *regs, int flags)
 {
-	return stackmux_io_resume(rec, stackmux_sock_accept, ret);
+	void __user *buf = (void __user *)arch_stackmux_arg(regs, 1);
+	size_t len = min(arch_stackmux_arg(regs, 2), MAX_RW_COUNT + 0UL);
+	struct kiocb kiocb = stackmux_kiocb(file, flags);
+	struct iov_iter iter __uninitialized;
+	long ret;
+
+	if (file->f_op->read_iter) {
+		/* That it is user memory was checked at first. */
+		iov_iter_ubuf(&iter, ITER_DEST, buf, len);
+		ret = file->f_op->read_iter(&kiocb, &iter);
+	} else {
+		ret = file->f_op->read(file, buf, len, &kiocb.ki_pos);
+	}
+	return stackmux_read_end(file, ret);
+}
+
+static long stackmux_file_readv(struct file *file, const struct pt_regs *regs,
+				int flags)
+{
+	void __user *vec = (void __user *)arch_stackmux_arg(regs, 1);
+	struct kiocb kiocb = stackmux_kiocb(file, flags);
+	struct iovec stack[UIO_FASTIOV], *iov = stack;
+	struct iov_iter iter;
+	ssize_t ret;
+
+	ret = import_iovec(ITER_DEST, vec, arch_stackmux_arg(regs, 2),
+			   ARRAY_SIZE(stack), &iov, &iter);
+	if (ret < 0)
+		return ret;
+	ret = file->f_op->read_iter(&kiocb, &iter);
+	kfree(iov);
+	return stackmux_read_end(file, ret);
+}
+
+long stackmux_read_resume(struct stackmux_record *rec)
+{
+	return stackmux_io_resume(rec, stackmux_file_read);
+}
+
+long stackmux_readv_resume(struct stackmux_record *rec)
+{
+	return stackmux_io_resume(rec, stackmux_file_readv);
+}
+
+long stackmux_recv_resume(struct stackmux_record *rec)
+{
+	return stackmux_io_resume(rec, stackmux_sock_recv);
+}
+
+long stackmux_accept_resume(struct stackmux_record *rec)
+{
+	return stackmux_io_resume(rec, stackmux_sock_accept);
 }

@@ -80,6 +80,11 @@ const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 		.fired		= stackmux_io_fired,
 		.resume		= stackmux_read_resume,
 	},
+	[STACKMUX_OP_READV] = {
+		.name		= "readv",
+		.fired		= stackmux_io_fired,
+		.resume		= stackmux_readv_resume,
+	},
 #ifdef CONFIG_IO_URING
 	[STACKMUX_OP_URING] = {
 		.name		= "io_uring",

@@ -5,6 +5,7 @@
 #ifndef _KERNEL_STACKMUX_OPS_H
 #define _KERNEL_STACKMUX_OPS_H
 
+struct file;
 struct pt_regs;
 struct stackmux_record;
 
@@ -15,41 +16,40 @@ long __x64_sys_rt_sigsuspend(const struct pt_regs *regs);
 long __x64_sys_rt_sigtimedwait(const struct pt_regs *regs);
 
 bool stackmux_futex_fired(struct stackmux_record *rec);
-bool stackmux_futex_resume(struct stackmux_record *rec, long *ret);
+long stackmux_futex_resume(struct stackmux_record *rec);
 bool stackmux_futexv_fired(struct stackmux_record *rec);
-bool stackmux_futexv_resume(struct stackmux_record *rec, long *ret);
+long stackmux_futexv_resume(struct stackmux_record *rec);
 
 bool stackmux_poll_fired(struct stackmux_record *rec);
-bool stackmux_poll_resume(struct stackmux_record *rec, long *ret);
-bool stackmux_select_resume(struct stackmux_record *rec, long *ret);
+long stackmux_poll_resume(struct stackmux_record *rec);
+long stackmux_select_resume(struct stackmux_record *rec);
 
 bool stackmux_epoll_fired(struct stackmux_record *rec);
-bool stackmux_epoll_resume(struct stackmux_record *rec, long *ret);
+long stackmux_epoll_resume(struct stackmux_record *rec);
 
 bool stackmux_sleep_fired(struct stackmux_record *rec);
-bool stackmux_sleep_resume(struct stackmux_record *rec, long *ret);
+long stackmux_sleep_resume(struct stackmux_record *rec);
 
 bool stackmux_signal_fired(struct stackmux_record *rec);
-bool stackmux_pause_resume(struct stackmux_record *rec, long *ret);
-bool stackmux_sigsuspend_resume(struct stackmux_record *rec, long *ret);
+long stackmux_pause_resume(struct stackmux_record *rec);
+long stackmux_sigsuspend_resume(struct stackmux_record *rec);
 bool stackmux_sigtimedwait_fired(struct stackmux_record *rec);
-bool stackmux_sigtimedwait_resume(struct stackmux_record *rec, long *ret);
+long stackmux_sigtimedwait_resume(struct stackmux_record *rec);
 
 bool stackmux_wait_fired(struct stackmux_record *rec);
-bool stackmux_wait_resume(struct stackmux_record *rec, long *ret);
+long stackmux_wait_resume(struct stackmux_record *rec);
 
 bool stackmux_io_fired(struct stackmux_record *rec);
-bool stackmux_read_resume(struct stackmux_record *rec, long *ret);
-bool stackmux_recv_resume(struct stackmux_record *rec, long *ret);
-bool stackmux_accept_resume(struct stackmux_record *rec, long *ret);
+long stackmux_read_resume(struct stackmux_record *rec);
+long stackmux_readv_resume(struct stackmux_record *rec);
+long stackmux_recv_resume(struct stackmux_record *rec);
+long stackmux_accept_resume(struct stackmux_record *rec);
 
 bool stackmux_uring_fired(struct stackmux_record *rec);
-bool stackmux_uring_resume(struct stackmux_record *rec, long *ret);
+long stackmux_uring_resume(struct stackmux_record *rec);
 
 /* socket.c, compiled with net/socket.c */
-long stackmux_sock_recv(struct file *file, int nr, const unsigned long *args,
-			bool nowait);
-long stackmux_sock_accept(struct file *file, int nr, const unsigned long *args,
-			  bool nowait);
+long stackmux_sock_recv(struct file *file, const struct pt_regs *regs, int iocb);
+long stackmux_sock_accept(struct file *file, const struct pt_regs *regs, int iocb);
 
 #endif /* _KERNEL_STACKMUX_OPS_H */

@@ -20,12 +20,23 @@
  *
  * One of the two sees the other's store.
  *
- * The stack is taken in exactly one place, __stackmux_detach(), by the CPU that
- * ran the task, before it publishes on_cpu = 0 and so before any other CPU can
- * switch to the task; and only for the switch that the park itself asked for:
- * preemption is off from the moment stackmux_detach is set to that switch.
+ * A stack is up for taking from __stackmux_detach() on, when the CPU that ran the
+ * task has left it, before it publishes on_cpu = 0 and so before any other CPU can
+ * switch to the task; and only after the switch that the park itself asked for:
+ * preemption is off from the moment the task is LEAVING to that switch.
  *
- *	parking CPU				reader, e.g. of /proc/PID/stack
+ * It is not taken there and then, but at the next park on this CPU, or when the
+ * CPU has no other stack to give. So a thread that is woken soon goes on where
+ * it stood, at the cost of a switch. Each CPU has one place for such a task, and
+ * who takes it out of there decides what becomes of its stack:
+ *
+ *	CPU that it parked on			CPU that switches to it
+ *	last = xchg(&sc->last, prev)		cmpxchg(&sc->last, next, NULL)
+ *	  the stack is the CPU's		  the stack is the task's
+ *	take it
+ *	smp_store_release(state)		otherwise wait for the state
+ *
+ *	CPU that takes the stack		reader, e.g. of /proc/PID/stack
  *	refcount_dec_if_one(): 1 -> 0		refcount_inc_not_zero(): 1 -> 2
  *	  the stack is gone			  the stack is the reader's, too
  *
@@ -48,6 +59,9 @@
 #include <asm/syscall.h>
 
 #include "stackmux.h"
+
+/* Off: stacks are taken at once. Writable in debugfs. */
+DEFINE_STATIC_KEY_TRUE(stackmux_linger);
 
 static struct kmem_cache *stackmux_record_cache;
 static atomic_long_t stackmux_records = ATOMIC_LONG_INIT(0);
@@ -103,59 +117,10 @@ void __stackmux_free_task(struct task_struct *tsk)
 	tsk->stackmux = NULL;
 }
 
-/*
- * Tasks that block on their stack although their process parks:
- * - kernel threads and the workers of io_uring and vhost: nothing to return to;
- * - those that reclaim or write back memory: they must not need any to go on;
- * - those that are exiting, or traced: a tracer looks at the stack's registers;
- * - real-time and deadline tasks: no wait for a stack after a wake-up;
- * - 32-bit system calls, whose entry has other work to do on the way out.
- */
-#define STACKMUX_PF_KEEP	(PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER | \
-				 PF_WQ_WORKER | PF_EXITING | PF_MEMALLOC |     \
-				 PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS |	      \
-				 PF_LOCAL_THROTTLE)
-
 bool __stackmux_may_park(void)
 {
-	struct task_struct *tsk = current;
-
-	if (!stackmux_wanted(tsk))
-		return false;
-	if (unlikely(tsk->flags & STACKMUX_PF_KEEP) || unlikely(tsk->ptrace))
-		return false;
-	if (unlikely(rt_or_dl_task_policy(tsk)) || unlikely(in_compat_syscall()))
-		return false;
-	return likely(tsk->stackmux) || stackmux_record_alloc();
-}
-
-/**
- * stackmux_arm - the wake sources of current's wait are armed: park on the way out
- * @nr: the operation
- *
- * Context: process context. The caller returns STACKMUX_ARMED to the outermost
- * frame of the system call without any further effect.
- * Return: the record.
- */
-struct stackmux_record *stackmux_arm(enum stackmux_op_nr nr)
-{
-	struct stackmux_record *rec = current->stackmux;
-
-	WRITE_ONCE(rec->op, &stackmux_ops[nr]);
-	rec->wchan = (unsigned long)stackmux_ops[nr].wchan;
-	rec->rearms = 0;
-	set_syscall_work(STACKMUX);
-	return rec;
-}
-
-/**
- * stackmux_disarm - the call is not going to wait after all
- *
- * After stackmux_arm(), when the wake sources have been taken down.
- */
-void stackmux_disarm(void)
-{
-	clear_syscall_work(STACKMUX);
+	return stackmux_task_may_park(current) &&
+	       (likely(current->stackmux) || stackmux_record_alloc());
 }
 
 /* Nothing on the stack may matter to anybody once it is gone. */
@@ -177,7 +142,7 @@ static void stackmux_assert_parkable(void)
  * a source had fired, it was picked to run again at once, or somebody held a
  * reference. Otherwise the task goes on in stackmux_ret_from_park().
  */
-static void stackmux_park(struct stackmux_record *rec, struct pt_regs *regs)
+static __always_inline void stackmux_park(struct stackmux_record *rec)
 {
 	struct task_struct *tsk = current;
 
@@ -188,13 +153,11 @@ static void stackmux_park(struct stackmux_record *rec, struct pt_regs *regs)
 	if (rec->op->fired(rec)) {
 		stackmux_count(STACKMUX_NOSWITCH);
 	} else {
-		rec->regs = *regs;
-		rec->mm_id = arch_stackmux_mm_id(tsk->mm);
-		tsk->stackmux_detach = true;
+		tsk->stackmux_state = STACKMUX_LEAVING;
 		schedule_park();
-		/* Still set if the scheduler found nobody else to run. */
-		if (tsk->stackmux_detach) {
-			tsk->stackmux_detach = false;
+		/* Still so if the scheduler found nobody else to run. */
+		if (unlikely(tsk->stackmux_state != STACKMUX_OWN)) {
+			tsk->stackmux_state = STACKMUX_OWN;
 			stackmux_count(STACKMUX_NOSWITCH);
 		}
 	}
@@ -220,25 +183,41 @@ static bool stackmux_may_rearm(struct stackmux_record *rec)
 static void stackmux_block(struct stackmux_record *rec)
 {
 	set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
-	if (!rec->op->fired(rec))
+	if (!rec->op->fired(rec)) {
+		/* For those who look at it, this wait is no different. */
+		current->stackmux_state = STACKMUX_KEPT;
 		schedule();
+		current->stackmux_state = STACKMUX_OWN;
+	}
 	__set_current_state(TASK_RUNNING);
+}
+
+/* The call waits again, until there is a result. May not return, but park. */
+static noinline long stackmux_wait_again(struct stackmux_record *rec)
+{
+	long ret;
+
+	do {
+		if (stackmux_may_rearm(rec))
+			stackmux_park(rec);
+		else
+			stackmux_block(rec);
+		ret = rec->op->resume(rec);
+	} while (ret == STACKMUX_ARMED);
+	return ret;
 }
 
 /*
  * The task has a stack and something has woken it: goes on with its call until
- * that ends, and stores the result. May not return, but park again.
+ * that ends, and stores the result.
  */
-static void stackmux_resume(struct stackmux_record *rec, struct pt_regs *regs)
+static __always_inline void stackmux_resume(struct stackmux_record *rec,
+					    struct pt_regs *regs)
 {
-	long ret;
+	long ret = rec->op->resume(rec);
 
-	while (!rec->op->resume(rec, &ret)) {
-		if (stackmux_may_rearm(rec))
-			stackmux_park(rec, regs);
-		else
-			stackmux_block(rec);
-	}
+	if (unlikely(ret == STACKMUX_ARMED))
+		ret = stackmux_wait_again(rec);
 	syscall_set_return_value(current, regs, 0, ret);
 }
 
@@ -247,55 +226,134 @@ static void stackmux_resume(struct stackmux_record *rec, struct pt_regs *regs)
  * @regs: user registers
  *
  * Context: called with interrupts on by a task for which stackmux_arm() was
- * called. May return, or continue in stackmux_ret_from_park().
- * Return: the syscall work flags that are valid now.
+ * called. May return, or continue in stackmux_ret_from_park(); both do the rest
+ * of the exit work when there is a result.
  */
-unsigned long stackmux_syscall_exit(struct pt_regs *regs)
+void stackmux_syscall_exit(struct pt_regs *regs)
 {
 	struct stackmux_record *rec = current->stackmux;
 
 	clear_syscall_work(STACKMUX);
-	stackmux_park(rec, regs);
+	stackmux_park(rec);
 	stackmux_resume(rec, regs);
+	/* The work that is there now: a tracer may have come. */
+	if (unlikely(READ_ONCE(current_thread_info()->syscall_work) & SYSCALL_WORK_EXIT))
+		syscall_exit_work_parked(regs);
+}
 
-	return READ_ONCE(current_thread_info()->syscall_work);
+/*
+ * Take the stack of a parked task, unless somebody holds a reference on it. The
+ * task is off its CPU, and whoever switches to it waits for its state to change.
+ */
+static void stackmux_take(struct task_struct *tsk)
+{
+	struct stackmux_record *rec = tsk->stackmux;
+	struct vm_struct *vm = tsk->stack_vm_area;
+
+	if (unlikely(!refcount_dec_if_one(&tsk->stack_refcount))) {
+		stackmux_count(STACKMUX_KEEPS);
+		/* Pairs with smp_load_acquire() in __stackmux_attach(). */
+		smp_store_release(&tsk->stackmux_state, STACKMUX_KEPT);
+		return;
+	}
+	rec->regs = *task_pt_regs(tsk);
+	rec->mm_id = arch_stackmux_mm_id(tsk->mm);
+	tsk->stack = NULL;
+	tsk->stack_vm_area = NULL;
+	stackmux_count(STACKMUX_PARKS);
+	stackmux_pool_put(stackmux_stack_idle(vm, rec->mm_id));
+	/*
+	 * The record is complete: pairs with smp_load_acquire() of who switches
+	 * to the task, in __stackmux_attach(), and of who looks at it, in
+	 * stackmux_parked().
+	 */
+	smp_store_release(&tsk->stackmux_state, STACKMUX_GONE);
 }
 
 /**
- * __stackmux_detach - take the stack of a task that just switched away to park
+ * stackmux_take_last - take the stack that lingers at a CPU, if there is one
+ * @sc: this CPU's, or that of one that is offline
+ *
+ * The stack is put into the cache of this CPU.
+ *
+ * Context: interrupts off.
+ */
+void stackmux_take_last(struct stackmux_cpu *sc)
+{
+	struct task_struct *last;
+
+	lockdep_assert_irqs_disabled();
+	last = xchg(&sc->last, NULL);
+	if (last)
+		stackmux_take(last);
+}
+
+/* The task has left a reserve stack, which nobody else can have a reference on. */
+static void stackmux_leave_reserve(struct task_struct *prev)
+{
+	struct stackmux_cpu *sc = this_cpu_ptr(&stackmux_cpu);
+	struct stackmux_record *rec = prev->stackmux;
+	int i = sc->reserve[0] ? 1 : 0;
+
+	rec->on_reserve = false;
+	sc->reserve[i] = stackmux_stack_idle(prev->stack_vm_area, rec->mm_id);
+	prev->stack = NULL;
+	prev->stack_vm_area = NULL;
+	/* As in stackmux_take() */
+	smp_store_release(&prev->stackmux_state, STACKMUX_GONE);
+}
+
+/**
+ * __stackmux_detach - a task has switched away to park
  * @prev: the task
+ *
+ * Its stack lingers; that of the task that parked here before it is taken.
  *
  * Context: finish_task_switch(), on the stack of the next task; run-queue lock
  * held, interrupts off, on_cpu of @prev still set.
  */
 void __stackmux_detach(struct task_struct *prev)
 {
+	struct stackmux_cpu *sc = this_cpu_ptr(&stackmux_cpu);
 	struct stackmux_record *rec = prev->stackmux;
-	struct vm_struct *vm = prev->stack_vm_area;
-	struct stackmux_stack *s;
+	struct task_struct *last = prev;
 
-	prev->stackmux_detach = false;
-	if (rec->on_reserve) {
-		/* Its reference count stayed 0, so nobody else has it. */
-		struct stackmux_cpu *sc = this_cpu_ptr(&stackmux_cpu);
-		int i = sc->reserve[0] ? 1 : 0;
-
-		rec->on_reserve = false;
-		sc->reserve[i] = stackmux_stack_idle(vm, rec->mm_id);
-		prev->stack = NULL;
-		prev->stack_vm_area = NULL;
+	if (unlikely(prev->stackmux_state == STACKMUX_STARVING)) {
+		stackmux_leave_reserve(prev);
 		return;
 	}
-
-	if (unlikely(!refcount_dec_if_one(&prev->stack_refcount))) {
-		stackmux_count(STACKMUX_KEEPS);
-		return;
+	if (static_branch_likely(&stackmux_linger)) {
+		rec->cpu = smp_processor_id();
+		prev->stackmux_state = STACKMUX_LINGERS;
+		/* Others only ever remove a task. */
+		if (!READ_ONCE(sc->last)) {
+			WRITE_ONCE(sc->last, prev);
+			return;
+		}
+		last = xchg(&sc->last, prev);
+		if (!last)
+			return;
 	}
-	prev->stack = NULL;
-	prev->stack_vm_area = NULL;
-	s = stackmux_stack_idle(vm, rec->mm_id);
-	stackmux_pool_put(s);
-	stackmux_count(STACKMUX_PARKS);
+	stackmux_take(last);
+}
+
+/* Does a parked task that is about to run still have its stack? */
+static bool stackmux_still_there(struct task_struct *next)
+{
+	int cpu = next->stackmux->cpu;
+
+	if (unlikely(next->stackmux_state == STACKMUX_KEPT))
+		return true;
+	if (likely(cpu == smp_processor_id())) {
+		/* With interrupts off nobody else takes a task from here. */
+		this_cpu_write(stackmux_cpu.last, NULL);
+	} else if (cmpxchg(per_cpu_ptr(&stackmux_cpu.last, cpu), next, NULL) != next) {
+		/* Its stack is just being taken. */
+		return smp_cond_load_acquire(&next->stackmux_state,
+					     VAL != STACKMUX_LINGERS) == STACKMUX_KEPT;
+	}
+	stackmux_count(STACKMUX_LINGERED);
+	return true;
 }
 
 /* The reserve that is free: the other one may just be being left. */
@@ -310,30 +368,41 @@ static struct stackmux_stack *stackmux_take_reserve(void)
 	return s;
 }
 
-/**
- * __stackmux_attach - give a task that is about to run a stack
- * @next: a task without a stack
- *
- * Context: context_switch(), run-queue lock held, interrupts off. Cannot fail:
- * a task that gets the reserve only uses it to ask for another stack.
+/*
+ * From the pool, or else the one that lingers here. Neither waits for anything
+ * nor allocates.
  */
-void __stackmux_attach(struct task_struct *next)
+static struct stackmux_stack *stackmux_get_stack(void)
+{
+	struct stackmux_stack *s = stackmux_pool_get();
+
+	if (unlikely(!s)) {
+		stackmux_take_last(this_cpu_ptr(&stackmux_cpu));
+		s = stackmux_pool_get();
+	}
+	return s;
+}
+
+/* The first stack of the pool, and on it a frame to come back with */
+static noinline void stackmux_give(struct task_struct *next)
 {
 	struct stackmux_record *rec = next->stackmux;
-	struct stackmux_stack *s = rec->granted;
+	struct stackmux_stack *s;
 
+	s = rec->granted;
 	if (unlikely(s)) {
 		rec->granted = NULL;
 		rec->was_granted = true;
 	} else {
-		s = stackmux_pool_get();
+		s = stackmux_get_stack();
 		if (unlikely(!s)) {
 			s = stackmux_take_reserve();
 			rec->on_reserve = true;
 		}
 	}
 	next->stack_vm_area = s->vm;
-	WRITE_ONCE(next->stack, s);
+	next->stack = s;
+	next->stackmux_state = STACKMUX_OWN;
 	arch_stackmux_frame(next, &rec->regs, rec->on_reserve);
 
 	/* What the frames that were abandoned at the park left behind */
@@ -353,6 +422,23 @@ void __stackmux_attach(struct task_struct *next)
 	refcount_set(&next->stack_refcount, 1);
 }
 
+/**
+ * __stackmux_attach - a parked task is about to run: it must have a stack
+ * @next: the task
+ *
+ * Context: context_switch(), run-queue lock held, interrupts off. Cannot fail:
+ * a task that gets the reserve only uses it to ask for another stack.
+ */
+void __stackmux_attach(struct task_struct *next)
+{
+	/* Pairs with smp_store_release() in stackmux_take(). */
+	if (smp_load_acquire(&next->stackmux_state) != STACKMUX_GONE &&
+	    stackmux_still_there(next)) {
+		next->stackmux_state = STACKMUX_OWN;
+		return;
+	}
+	stackmux_give(next);
+}
 /*
  * kretprobes of the abandoned frames will never return. No probed function is
  * on the stack at this point.

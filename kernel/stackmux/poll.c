@@ -311,21 +311,22 @@ static long stackmux_poll_set_restart(struct stackmux_poll *p)
 	return set_restart_fn(restart, stackmux_poll_restart);
 }
 
-bool stackmux_poll_resume(struct stackmux_record *rec, long *ret)
+long stackmux_poll_resume(struct stackmux_record *rec)
 {
 	struct stackmux_poll *p = &rec->poll;
 	int count;
+	long ret;
 
 	if (!__stackmux_poll_resume(p, &count))
-		return false;
+		return STACKMUX_ARMED;
 
-	*ret = stackmux_poll_result(p, count);
+	ret = stackmux_poll_result(p, count);
 	if (p->finish)
-		*ret = stackmux_poll_select_finish(&p->end_time, p->user_time,
-						   p->time_type, *ret);
-	else if (*ret == -ERESTARTNOHAND)
-		*ret = stackmux_poll_set_restart(p);
-	return true;
+		ret = stackmux_poll_select_finish(&p->end_time, p->user_time,
+						  p->time_type, ret);
+	else if (ret == -ERESTARTNOHAND)
+		ret = stackmux_poll_set_restart(p);
+	return ret;
 }
 
 static unsigned long *select_map(struct stackmux_poll *p, int i)
@@ -498,18 +499,18 @@ out_bits:
 	return true;
 }
 
-bool stackmux_select_resume(struct stackmux_record *rec, long *ret)
+long stackmux_select_resume(struct stackmux_record *rec)
 {
 	struct stackmux_poll *p = &rec->poll;
 	unsigned long args[6];
 	int count;
+	long ret;
 
 	if (!__stackmux_poll_resume(p, &count))
-		return false;
+		return STACKMUX_ARMED;
 
 	syscall_get_arguments(current, current_pt_regs(), args);
-	*ret = stackmux_select_result(p, (unsigned long __user *const *)&args[1], count);
-	*ret = stackmux_poll_select_finish(&p->end_time, p->user_time,
-					   p->time_type, *ret);
-	return true;
+	ret = stackmux_select_result(p, (unsigned long __user *const *)&args[1], count);
+	return stackmux_poll_select_finish(&p->end_time, p->user_time,
+					   p->time_type, ret);
 }

@@ -390,6 +390,7 @@ static void stackmux_flush_cpu(void *unused)
 	struct stackmux_cpu *sc = this_cpu_ptr(&stackmux_cpu);
 	struct stackmux_stack *s;
 
+	stackmux_take_last(sc);
 	while ((s = sc->idle)) {
 		sc->idle = s->next;
 		sc->nr_idle--;
@@ -398,7 +399,8 @@ static void stackmux_flush_cpu(void *unused)
 }
 
 /**
- * stackmux_flush - give the idle stacks that CPUs cache to the node lists
+ * stackmux_flush - give the stacks that CPUs cache, or that linger there, to the
+ *		    node lists
  *
  * Context: process context.
  */
@@ -528,6 +530,9 @@ static int stackmux_cpu_dead(unsigned int cpu)
 	struct stackmux_stack *s;
 	int i;
 
+	local_irq_disable();
+	stackmux_take_last(sc);
+	local_irq_enable();
 	while ((s = sc->idle)) {
 		sc->idle = s->next;
 		sc->nr_idle--;

@@ -13,7 +13,7 @@
  *
  *	task					worker
  *	set_special_state(TASK_PARKED)
- *	stackmux_detach = 1
+ *	stackmux_state = STARVING
  *	llist_add(starving)			llist_del_all(starving)
  *	wake_up_process(worker)			wait until on_cpu == 0
  *	schedule(): off the reserve		  (pairs with finish_task())
@@ -74,7 +74,7 @@ void stackmux_starve(struct stackmux_record *rec)
 {
 	stackmux_count(STACKMUX_STARVATIONS);
 	set_special_state(TASK_PARKED);
-	current->stackmux_detach = true;
+	current->stackmux_state = STACKMUX_STARVING;
 	llist_add(&rec->starving, &stackmux_starving);
 	stackmux_refill_wake();
 	for (;;) {
@@ -82,7 +82,7 @@ void stackmux_starve(struct stackmux_record *rec)
 		if (!WARN_ON_ONCE(READ_ONCE(rec->on_reserve)))
 			break;
 		set_special_state(TASK_PARKED);
-		current->stackmux_detach = true;
+		current->stackmux_state = STACKMUX_STARVING;
 	}
 }
 
@@ -131,8 +131,10 @@ static void stackmux_grant(struct stackmux_record *rec)
 	struct stackmux_stack *s;
 
 	/* No memory: stacks come back from tasks that park or exit meanwhile. */
-	while (!(s = stackmux_find_stack()))
+	while (!(s = stackmux_find_stack())) {
+		stackmux_flush();
 		schedule_timeout_idle(msecs_to_jiffies(10));
+	}
 
 	/*
 	 * Pairs with the release in finish_task(): the task is off the reserve

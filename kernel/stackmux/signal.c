@@ -42,19 +42,17 @@ bool stackmux_signal_fired(struct stackmux_record *rec)
 	return false;
 }
 
-bool stackmux_pause_resume(struct stackmux_record *rec, long *ret)
+long stackmux_pause_resume(struct stackmux_record *rec)
 {
-	*ret = -ERESTARTNOHAND;
-	return signal_pending(current);
+	return signal_pending(current) ? -ERESTARTNOHAND : STACKMUX_ARMED;
 }
 
-bool stackmux_sigsuspend_resume(struct stackmux_record *rec, long *ret)
+long stackmux_sigsuspend_resume(struct stackmux_record *rec)
 {
 	if (!signal_pending(current))
-		return false;
+		return STACKMUX_ARMED;
 	set_restore_sigmask();
-	*ret = -ERESTARTNOHAND;
-	return true;
+	return -ERESTARTNOHAND;
 }
 
 /**
@@ -84,12 +82,13 @@ bool stackmux_sigtimedwait_fired(struct stackmux_record *rec)
 	return stackmux_timer_fired(&rec->sigwait.timeout);
 }
 
-bool stackmux_sigtimedwait_resume(struct stackmux_record *rec, long *ret)
+long stackmux_sigtimedwait_resume(struct stackmux_record *rec)
 {
 	struct stackmux_sigwait *w = &rec->sigwait;
 	bool timed_out = stackmux_timer_fired(&w->timeout);
 	unsigned long args[6];
 	kernel_siginfo_t info;
+	int ret;
 
 	/*
 	 * The classic call ends with any wake-up, -EINTR if no signal is there.
@@ -98,13 +97,11 @@ bool stackmux_sigtimedwait_resume(struct stackmux_record *rec, long *ret)
 	 */
 	stackmux_timer_cancel(&w->timeout);
 
-	*ret = stackmux_sigtimedwait_end(&w->mask, &info);
-	if (!*ret) {
-		*ret = timed_out ? -EAGAIN : -EINTR;
-		return true;
-	}
+	ret = stackmux_sigtimedwait_end(&w->mask, &info);
+	if (!ret)
+		return timed_out ? -EAGAIN : -EINTR;
 	syscall_get_arguments(current, current_pt_regs(), args);
 	if (args[1] && copy_siginfo_to_user((siginfo_t __user *)args[1], &info))
-		*ret = -EFAULT;
-	return true;
+		return -EFAULT;
+	return ret;
 }

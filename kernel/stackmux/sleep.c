@@ -71,31 +71,28 @@ static long stackmux_sleep_left(struct stackmux_sleep *s)
 	return nanosleep_copyout(restart, &left);
 }
 
-bool stackmux_sleep_resume(struct stackmux_record *rec, long *ret)
+long stackmux_sleep_resume(struct stackmux_record *rec)
 {
 	struct restart_block *restart = &current->restart_block;
 	struct stackmux_sleep *s = &rec->sleep;
 	struct hrtimer *timer = &s->timer.sleeper.timer;
+	long ret;
 
-	*ret = 0;
 	if (stackmux_timer_fired(&s->timer))
-		return true;
+		return 0;
 	if (!signal_pending(current))
-		return false;
+		return STACKMUX_ARMED;
 
 	hrtimer_cancel(timer);
 	if (stackmux_timer_fired(&s->timer))
-		return true;
-	*ret = stackmux_sleep_left(s);
-	if (*ret != -ERESTART_RESTARTBLOCK || s->restarted)
-		return true;
+		return 0;
+	ret = stackmux_sleep_left(s);
+	if (ret != -ERESTART_RESTARTBLOCK || s->restarted)
+		return ret;
 	/* Absolute sleeps have no remaining time and start anew. */
-	if (s->absolute) {
-		*ret = -ERESTARTNOHAND;
-		return true;
-	}
+	if (s->absolute)
+		return -ERESTARTNOHAND;
 	restart->nanosleep.clockid = timer->base->clockid;
 	restart->nanosleep.expires = hrtimer_get_expires_tv64(timer);
-	*ret = stackmux_nanosleep_set_restart(restart);
-	return true;
+	return stackmux_nanosleep_set_restart(restart);
 }

@@ -5,20 +5,23 @@
  * Part of net/socket.c. They begin where the descriptor has been turned into a
  * file; see io.c.
  */
+#include <asm/stackmux.h>
+
 #include "stackmux.h"
 #include "ops.h"
 
-static long stackmux_recvfrom(struct socket *sock, const unsigned long *args,
+static long stackmux_recvfrom(struct socket *sock, const struct pt_regs *regs,
 			      unsigned int flags)
 {
-	struct sockaddr __user *addr = (struct sockaddr __user *)args[4];
+	struct sockaddr __user *addr = (void __user *)arch_stackmux_arg(regs, 4);
 	struct sockaddr_storage address;
 	struct msghdr msg = {
 		.msg_name = addr ? (struct sockaddr *)&address : NULL,
 	};
 	int err, ret;
 
-	err = import_ubuf(ITER_DEST, (void __user *)args[1], args[2], &msg.msg_iter);
+	err = import_ubuf(ITER_DEST, (void __user *)arch_stackmux_arg(regs, 1),
+			  arch_stackmux_arg(regs, 2), &msg.msg_iter);
 	if (err)
 		return err;
 	if (sock->file->f_flags & O_NONBLOCK)
@@ -26,41 +29,42 @@ static long stackmux_recvfrom(struct socket *sock, const unsigned long *args,
 	ret = sock_recvmsg(sock, &msg, flags);
 	if (ret >= 0 && addr) {
 		err = move_addr_to_user(&address, msg.msg_namelen, addr,
-					(int __user *)args[5]);
+					(int __user *)arch_stackmux_arg(regs, 5));
 		if (err < 0)
 			ret = err;
 	}
 	return ret;
 }
 
-long stackmux_sock_recv(struct file *file, int nr, const unsigned long *args,
-			bool nowait)
+long stackmux_sock_recv(struct file *file, const struct pt_regs *regs, int iocb)
 {
-	unsigned int flags = nr == __NR_recvmsg ? args[2] : args[3];
+	bool recvmsg = syscall_get_nr(current, (struct pt_regs *)regs) == __NR_recvmsg;
+	unsigned int flags = arch_stackmux_arg(regs, recvmsg ? 2 : 3);
 	struct socket *sock = sock_from_file(file);
 	struct msghdr msg;
 
-	if (nowait)
+	if (iocb & IOCB_NOWAIT)
 		flags |= MSG_DONTWAIT;
-	if (nr == __NR_recvmsg)
-		return ___sys_recvmsg(sock, (struct user_msghdr __user *)args[1],
+	if (recvmsg)
+		return ___sys_recvmsg(sock, (void __user *)arch_stackmux_arg(regs, 1),
 				      &msg, flags, 0);
-	return stackmux_recvfrom(sock, args, flags);
+	return stackmux_recvfrom(sock, regs, flags);
 }
 
-long stackmux_sock_accept(struct file *file, int nr, const unsigned long *args,
-			  bool nowait)
+long stackmux_sock_accept(struct file *file, const struct pt_regs *regs, int iocb)
 {
-	struct proto_accept_arg arg = { .flags = nowait ? O_NONBLOCK : 0 };
-	unsigned int flags = nr == __NR_accept4 ? args[3] : 0;
+	struct proto_accept_arg arg = { .flags = iocb & IOCB_NOWAIT ? O_NONBLOCK : 0 };
 	struct file *newfile;
+	unsigned int flags = 0;
 	int fd;
 
+	if (syscall_get_nr(current, (struct pt_regs *)regs) == __NR_accept4)
+		flags = arch_stackmux_arg(regs, 3);
 	fd = get_unused_fd_flags(flags);
 	if (fd < 0)
 		return fd;
-	newfile = do_accept(file, &arg, (struct sockaddr __user *)args[1],
-			    (int __user *)args[2], flags);
+	newfile = do_accept(file, &arg, (void __user *)arch_stackmux_arg(regs, 1),
+			    (void __user *)arch_stackmux_arg(regs, 2), flags);
 	if (IS_ERR(newfile)) {
 		put_unused_fd(fd);
 		return PTR_ERR(newfile);

@@ -27,6 +27,7 @@
 #ifndef _KERNEL_STACKMUX_H
 #define _KERNEL_STACKMUX_H
 
+#include <linux/compat.h>
 #include <linux/hrtimer.h>
 #include <linux/irq_work.h>
 #include <linux/kasan.h>
@@ -35,6 +36,7 @@
 #include <linux/percpu.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
+#include <linux/sched/rt.h>
 #include <linux/sched/signal.h>
 #include <linux/spinlock.h>
 #include <linux/stackmux.h>
@@ -57,16 +59,16 @@ struct stackmux_record;
  *	   state set, preemption off; the full barrier of set_current_state()
  *	   lies before it. Whoever makes it true must wake the task afterwards.
  * @resume: the task runs again, on a stack, with its state TASK_RUNNING.
- *	    Either ends the wait, takes every wake source down, stores the
- *	    result of the system call and returns true; or arms again and
- *	    returns false. Whether that wait parks or keeps the stack is not its
- *	    business. The registers are those of current_pt_regs().
+ *	    Either ends the wait, takes every wake source down and returns the
+ *	    result of the system call; or arms again and returns STACKMUX_ARMED.
+ *	    Whether that wait parks or keeps the stack is not its business. The
+ *	    registers are those of current_pt_regs().
  * @wchan: the function in which the classic call would be seen sleeping
  */
 struct stackmux_op {
 	const char *name;
 	bool (*fired)(struct stackmux_record *rec);
-	bool (*resume)(struct stackmux_record *rec, long *ret);
+	long (*resume)(struct stackmux_record *rec);
 	void *wchan;
 };
 
@@ -83,6 +85,7 @@ enum stackmux_op_nr {
 	STACKMUX_OP_WAIT,
 	STACKMUX_OP_URING,
 	STACKMUX_OP_READ,
+	STACKMUX_OP_READV,
 	STACKMUX_OP_RECV,
 	STACKMUX_OP_ACCEPT,
 	STACKMUX_NR_OPS,
@@ -248,7 +251,6 @@ struct stackmux_uring {
  * @timeout: SO_RCVTIMEO
  * @deadline: the same, in jiffies
  * @how: STACKMUX_WAIT_*
- * @queued: @wait may be in @wq
  * @woken: it was woken there
  */
 struct stackmux_io {
@@ -258,7 +260,6 @@ struct stackmux_io {
 	struct stackmux_timer timeout;
 	unsigned long deadline;
 	unsigned int how;
-	bool queued;
 	bool woken;
 };
 
@@ -271,6 +272,7 @@ struct stackmux_io {
  * @mm_id: the address space that the task lived in when it last parked
  * @starving: entry in the worker's list
  * @wchan: where the classic call would sleep
+ * @cpu: where the task parked last, while its stack lingers there
  * @rearms: times this wait was armed again after a wake that brought nothing
  * @on_reserve: switched in on a reserve stack, only to ask for a real one
  * @was_granted: took a granted stack, the worker is to be told
@@ -289,6 +291,7 @@ struct stackmux_record {
 	u64 mm_id;
 	struct llist_node starving;
 	unsigned long wchan;
+	int cpu;
 	u8 rearms;
 	bool on_reserve;
 	bool was_granted;
@@ -309,8 +312,43 @@ struct stackmux_record {
 /* Waits that wake for nothing this many times keep their stack. */
 #define STACKMUX_MAX_REARMS	4
 
-struct stackmux_record *stackmux_arm(enum stackmux_op_nr nr);
-void stackmux_disarm(void);
+/**
+ * stackmux_arm_at - the wake sources of current's wait are armed: park on the
+ *		     way out
+ * @rec: current's record
+ * @nr: the operation
+ * @wchan: where the classic call would be seen sleeping
+ *
+ * Context: process context. The caller returns STACKMUX_ARMED to the outermost
+ * frame of the system call without any further effect.
+ */
+static inline void stackmux_arm_at(struct stackmux_record *rec,
+				   enum stackmux_op_nr nr, unsigned long wchan)
+{
+	WRITE_ONCE(rec->op, &stackmux_ops[nr]);
+	rec->wchan = wchan;
+	rec->rearms = 0;
+	set_syscall_work(STACKMUX);
+}
+
+/* The same for calls that always sleep in one place */
+static inline struct stackmux_record *stackmux_arm(enum stackmux_op_nr nr)
+{
+	struct stackmux_record *rec = current->stackmux;
+
+	stackmux_arm_at(rec, nr, (unsigned long)stackmux_ops[nr].wchan);
+	return rec;
+}
+
+/**
+ * stackmux_disarm - the call is not going to wait after all
+ *
+ * After stackmux_arm(), when the wake sources have been taken down.
+ */
+static inline void stackmux_disarm(void)
+{
+	clear_syscall_work(STACKMUX);
+}
 
 /*
  * The call is going to use its part of the record, whether it will arm or not:
@@ -358,6 +396,33 @@ static inline bool stackmux_wanted(struct task_struct *tsk)
 }
 
 /*
+ * Tasks that block on their stack although their process parks:
+ * - kernel threads and the workers of io_uring and vhost: nothing to return to;
+ * - those that reclaim or write back memory: they must not need any to go on;
+ * - those that are exiting, or traced: a tracer looks at the stack's registers;
+ * - real-time and deadline tasks: no wait for a stack after a wake-up;
+ * - 32-bit system calls, whose entry has other work to do on the way out.
+ */
+#define STACKMUX_PF_KEEP	(PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER | \
+				 PF_WQ_WORKER | PF_EXITING | PF_MEMALLOC |     \
+				 PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS |	      \
+				 PF_LOCAL_THROTTLE)
+
+/**
+ * stackmux_task_may_park - may a task that has a record park?
+ * @tsk: current
+ */
+static inline bool stackmux_task_may_park(struct task_struct *tsk)
+{
+	if (!stackmux_wanted(tsk))
+		return false;
+	if (unlikely((tsk->flags & STACKMUX_PF_KEEP) | tsk->ptrace))
+		return false;
+	/* By policy, not by a priority that it inherits from a waiter */
+	return likely(!rt_or_dl_prio(tsk->normal_prio)) && likely(!in_compat_syscall());
+}
+
+/*
  * The pool
  */
 
@@ -389,6 +454,7 @@ enum stackmux_stat {
 	STACKMUX_PARKS,
 	STACKMUX_RESUMES,
 	STACKMUX_NOSWITCH,
+	STACKMUX_LINGERED,
 	STACKMUX_KEEPS,
 	STACKMUX_RESERVE,
 	STACKMUX_STARVATIONS,
@@ -400,9 +466,11 @@ enum stackmux_stat {
 };
 
 /**
- * struct stackmux_cpu - what a CPU owns, touched with interrupts off only
+ * struct stackmux_cpu - what a CPU owns, touched with interrupts off only; by
+ *			 others just @last, which they may set to NULL
  * @idle: its cache of idle stacks
  * @nr_idle: how many
+ * @last: the task that parked here last, if it still has its stack
  * @reserve: stacks that are never lent past the resume prologue. Two, since
  *	     the task that leaves one may be followed by another that needs one
  *	     before the switch is finished.
@@ -412,6 +480,7 @@ enum stackmux_stat {
 struct stackmux_cpu {
 	struct stackmux_stack *idle;
 	unsigned int nr_idle;
+	struct task_struct *last;
 	struct stackmux_stack *reserve[STACKMUX_RESERVES];
 	struct irq_work poke;
 	u64 stats[STACKMUX_NR_STATS];
@@ -438,6 +507,7 @@ struct stackmux_node {
 
 extern struct stackmux_node *stackmux_nodes;
 extern unsigned int stackmux_percpu_max, stackmux_node_max, stackmux_node_low;
+DECLARE_STATIC_KEY_TRUE(stackmux_linger);
 extern atomic_long_t stackmux_nr_stacks, stackmux_max_stacks;
 
 int stackmux_pool_init(void);
@@ -539,6 +609,7 @@ void stackmux_grant_used(void);
  * Parking
  */
 int stackmux_park_init(void);
+void stackmux_take_last(struct stackmux_cpu *sc);
 long stackmux_nr_records(void);
 void stackmux_ret_from_park(struct task_struct *prev, struct pt_regs *regs,
 			    unsigned long starving);

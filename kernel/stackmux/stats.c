@@ -4,6 +4,7 @@
  *
  * /sys/kernel/debug/stackmux/
  *	stats		counters, one "name value" a line
+ *	linger		0: take the stack at each park, not at the next one of the CPU
  *	percpu_max	idle stacks that a CPU caches
  *	node_max	idle stacks that a node's list holds before it is trimmed
  *	node_low	... and up to which it is filled
@@ -20,6 +21,7 @@ static const char * const stackmux_stat_names[STACKMUX_NR_STATS] = {
 	[STACKMUX_PARKS]	= "parks",
 	[STACKMUX_RESUMES]	= "resumes",
 	[STACKMUX_NOSWITCH]	= "noswitch",
+	[STACKMUX_LINGERED]	= "lingered",
 	[STACKMUX_KEEPS]	= "keeps",
 	[STACKMUX_RESERVE]	= "reserve",
 	[STACKMUX_STARVATIONS]	= "starvations",
@@ -52,6 +54,27 @@ static int stats_show(struct seq_file *m, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(stats);
 
+static int stackmux_linger_get(void *unused, u64 *val)
+{
+	*val = static_key_enabled(&stackmux_linger);
+	return 0;
+}
+
+static int stackmux_linger_set(void *unused, u64 val)
+{
+	if (val > 1)
+		return -EINVAL;
+	if (val)
+		static_branch_enable(&stackmux_linger);
+	else
+		static_branch_disable(&stackmux_linger);
+	if (static_branch_unlikely(&stackmux_key))
+		stackmux_flush();
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(stackmux_linger_fops, stackmux_linger_get,
+			 stackmux_linger_set, "%llu\n");
+
 static int stackmux_shrink_set(void *unused, u64 nr)
 {
 	if (static_branch_unlikely(&stackmux_key)) {
@@ -74,6 +97,7 @@ static int __init stackmux_debugfs_init(void)
 	struct dentry *dir = debugfs_create_dir("stackmux", NULL);
 
 	debugfs_create_file("stats", 0444, dir, NULL, &stats_fops);
+	debugfs_create_file_unsafe("linger", 0644, dir, NULL, &stackmux_linger_fops);
 	debugfs_create_u32("percpu_max", 0644, dir, &stackmux_percpu_max);
 	debugfs_create_u32("node_max", 0644, dir, &stackmux_node_max);
 	debugfs_create_u32("node_low", 0644, dir, &stackmux_node_low);

@@ -67,7 +67,7 @@ int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time)
 	}
 	if (current_pending_io())
 		current->in_iowait = 1;
-	stackmux_arm(STACKMUX_OP_URING)->wchan = _THIS_IP_;
+	stackmux_arm_at(current->stackmux, STACKMUX_OP_URING, _THIS_IP_);
 	return STACKMUX_ARMED;
 }
 
@@ -131,14 +131,15 @@ static bool __stackmux_uring_resume(struct stackmux_record *rec, int *ret)
 	}
 }
 
-bool stackmux_uring_resume(struct stackmux_record *rec, long *ret)
+long stackmux_uring_resume(struct stackmux_record *rec)
 {
 	struct stackmux_uring *u = &rec->uring;
 	struct io_ring_ctx *ctx = u->iowq.ctx;
+	long ret;
 	int res;
 
 	if (!__stackmux_uring_resume(rec, &res))
-		return false;
+		return STACKMUX_ARMED;
 
 	current->in_iowait = 0;
 	if (u->timed)
@@ -149,12 +150,12 @@ bool stackmux_uring_resume(struct stackmux_record *rec, long *ret)
 	if (READ_ONCE(ctx->rings->cq.head) != READ_ONCE(ctx->rings->cq.tail))
 		res = 0;
 
-	*ret = u->submitted;
-	if (!*ret) {
-		*ret = res;
+	ret = u->submitted;
+	if (!ret) {
+		ret = res;
 		if (res == -EBADR)
 			clear_bit(IO_CHECK_CQ_DROPPED_BIT, &ctx->check_cq);
 	}
 	fput(u->file);
-	return true;
+	return ret;
 }

@@ -114,12 +114,13 @@ efault:
 	return -EFAULT;
 }
 
-bool stackmux_wait_resume(struct stackmux_record *rec, long *ret)
+long stackmux_wait_resume(struct stackmux_record *rec)
 {
 	struct stackmux_wait *w = &rec->wait;
 	struct waitid_info info = { };
 	unsigned long args[6];
 	struct rusage ru;
+	long ret;
 
 	/* Pairs with the barrier of the wake-up: children that changed are seen. */
 	smp_store_mb(w->woken, false);
@@ -127,16 +128,14 @@ bool stackmux_wait_resume(struct stackmux_record *rec, long *ret)
 		w->wo.wo_info = &info;
 	if (w->wo.wo_rusage)
 		w->wo.wo_rusage = &ru;
-	*ret = __do_wait(&w->wo);
-	if (*ret == -ERESTARTSYS && !signal_pending(current))
-		return false;
+	ret = __do_wait(&w->wo);
+	if (ret == -ERESTARTSYS && !signal_pending(current))
+		return STACKMUX_ARMED;
 
 	stackmux_wait_unqueue(w);
 	put_pid(w->wo.wo_pid);
 	syscall_get_arguments(current, current_pt_regs(), args);
 	if (w->wo.wo_info)
-		*ret = stackmux_waitid_result(args, &info, &ru, *ret);
-	else
-		*ret = stackmux_wait4_result(args, w->wo.wo_stat, &ru, *ret);
-	return true;
+		return stackmux_waitid_result(args, &info, &ru, ret);
+	return stackmux_wait4_result(args, w->wo.wo_stat, &ru, ret);
 }

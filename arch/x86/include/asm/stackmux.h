@@ -36,6 +36,32 @@ static inline void arch_stackmux_frame(struct task_struct *tsk,
 	tsk->thread.sp = (unsigned long)fork_frame;
 }
 
+/**
+ * arch_stackmux_arg - an argument of the system call that a task is in
+ * @regs: its user registers; the call is none of 32 bits
+ * @n: which, from 0 to 5; a constant
+ *
+ * syscall_get_arguments() is for those who want them all.
+ */
+static __always_inline unsigned long arch_stackmux_arg(const struct pt_regs *regs,
+						       unsigned int n)
+{
+	switch (n) {
+	case 0:
+		return regs->di;
+	case 1:
+		return regs->si;
+	case 2:
+		return regs->dx;
+	case 3:
+		return regs->r10;
+	case 4:
+		return regs->r8;
+	default:
+		return regs->r9;
+	}
+}
+
 /* A number that names @mm and never another one; 0 and ~0 are no numbers. */
 static inline u64 arch_stackmux_mm_id(const struct mm_struct *mm)
 {

@@ -12,6 +12,7 @@ FIXTURE(race) {
 
 FIXTURE_VARIANT(race) {
 	bool parked;
+	bool linger;
 };
 
 FIXTURE_VARIANT_ADD(race, classic) {
@@ -22,9 +23,17 @@ FIXTURE_VARIANT_ADD(race, parked) {
 	.parked = true,
 };
 
+/* The stack of a parked task is taken at the next park on its CPU, or never. */
+FIXTURE_VARIANT_ADD(race, lingering) {
+	.parked = true,
+	.linger = true,
+};
+
 FIXTURE_SETUP(race)
 {
 	sm_setup(_metadata, &self->env, variant->parked);
+	if (variant->linger && self->env.present)
+		ASSERT_EQ(0, sm_linger(&self->env));
 }
 
 FIXTURE_TEARDOWN(race)
@@ -35,7 +44,7 @@ FIXTURE_TEARDOWN(race)
 /* Rounds: the classic run is only there to see that the test itself is right. */
 static long rounds(struct sm_env *env, long def)
 {
-	return sm_rounds(env->parked ? def : def / 5);
+	return sm_rounds(env->lingering ? def / 3 : env->parked ? def : def / 5);
 }
 
 static uint64_t rnd(uint64_t *state)

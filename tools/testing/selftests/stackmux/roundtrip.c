@@ -37,16 +37,17 @@ static void finish(bool must_park)
 {
 	printf(" park=%d", park == 1);
 	if (have_stats && !sm_stats_read(&stats1)) {
-		printf(" parks=%ld resumes=%ld noswitch=%ld keeps=%ld",
+		printf(" parks=%ld resumes=%ld lingered=%ld noswitch=%ld keeps=%ld",
 		       stats1.parks - stats0.parks,
 		       stats1.resumes - stats0.resumes,
+		       stats1.lingered - stats0.lingered,
 		       stats1.noswitch - stats0.noswitch,
 		       stats1.keeps - stats0.keeps);
 	}
 	printf("\n");
 	fflush(stdout);
 	if (park == 1 && have_stats && must_park &&
-	    stats1.parks == stats0.parks)
+	    stats1.parks == stats0.parks && stats1.lingered == stats0.lingered)
 		die("opted in, but nothing has parked", 0);
 }
 

@@ -14,8 +14,16 @@ struct sm_env {
 	bool parked;		/* this run is to park */
 	bool present;		/* the kernel has stackmux */
 	long mode;		/* sysctl kernel.stackmux */
+	long lingering;		/* so many parked tasks may keep their stack */
 	struct sm_stats base;	/* counters before the test */
 };
+
+/* Stacks may linger, one on each CPU. */
+static inline int sm_linger(struct sm_env *env)
+{
+	env->lingering = sysconf(_SC_NPROCESSORS_CONF);
+	return sm_write_long(SM_LINGER, 1);
+}
 
 /*
  * Common part of FIXTURE_SETUP. A kernel without stackmux skips what has to
@@ -40,6 +48,8 @@ static inline void sm_setup(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, sm_stats_read(&env->base)) {
 		TH_LOG("cannot read " SM_STATS ": be root, mount debugfs");
 	}
+	if (getenv("STACKMUX_LINGER"))
+		ASSERT_EQ(0, sm_linger(env));
 	if (!parked) {
 		ASSERT_EQ(0, sm_disable());
 		active = env->mode == 2 ? PR_STACKMUX_ACTIVE : 0;
@@ -65,7 +75,9 @@ static inline void sm_rebase(struct sm_env *env)
 static inline bool sm_check_parked(struct sm_env *env, long n,
 				   struct sm_stats *st)
 {
-	return !sm_stats_read(st) && st->parks - env->base.parks >= n &&
+	n -= env->lingering;
+	return !sm_stats_read(st) &&
+	       st->parks + st->lingered - env->base.parks - env->base.lingered >= n &&
 	       st->parked - env->base.parked >= n;
 }
 
@@ -118,7 +130,9 @@ do {									\
 									\
 	if (__env->parked) {						\
 		ASSERT_EQ(0, sm_stats_read(&__st));			\
-		EXPECT_GE(__st.parks - __env->base.parks, (long)(n));	\
+		EXPECT_GE(__st.parks + __st.lingered -			\
+			  __env->base.parks - __env->base.lingered,	\
+			  (long)(n) - __env->lingering);		\
 	}								\
 } while (0)
 
@@ -139,6 +153,14 @@ static inline bool sm_wait_none_parked(struct sm_env *env)
 
 #define SM_EXPECT_NONE_PARKED(env)	EXPECT_TRUE(sm_wait_none_parked(env))
 
+static char sm_linger_saved[32];
+
+static inline void sm_harness_exit(void)
+{
+	sm_knobs_restore();
+	sm_write_file(SM_LINGER, sm_linger_saved);
+}
+
 /*
  * Before the harness takes over: save what tests may change, stretch the time
  * bounds. @factor stretches them further, for runs with more rounds.
@@ -158,7 +180,15 @@ static inline void sm_harness_prepare(long factor)
 
 	sm_mount_debugfs();
 	sm_knobs_save();
-	atexit(sm_knobs_restore);
+	/*
+	 * Each park is to lose its stack: a single sleeper would never. For those
+	 * that linger there is a variant of some tests, and for the others the
+	 * environment variable STACKMUX_LINGER.
+	 */
+	if (sm_read_file(SM_LINGER, sm_linger_saved, sizeof(sm_linger_saved)) > 0)
+		sm_knob_set(SM_LINGER, "0\n");
+	sm_knobs_restore();
+	atexit(sm_harness_exit);
 }
 
 #endif /* STACKMUX_HARNESS_H */

@@ -75,6 +75,7 @@
 #define SM_SYSCTL	"/proc/sys/kernel/stackmux"
 #define SM_DEBUGFS	"/sys/kernel/debug/stackmux/"
 #define SM_STATS	SM_DEBUGFS "stats"
+#define SM_LINGER	SM_DEBUGFS "linger"
 
 /* errno of calls and operations that do not exist */
 #define SM_NOSYS	38
@@ -292,6 +293,7 @@ struct sm_knob {
 
 static struct sm_knob sm_knobs[] = {
 	{ .path = SM_SYSCTL },
+	{ .path = SM_LINGER },
 	{ .path = SM_DEBUGFS "percpu_max" },
 	{ .path = SM_DEBUGFS "node_max" },
 	{ .path = SM_DEBUGFS "node_low" },
@@ -333,6 +335,17 @@ static inline void sm_knobs_save(void)
 	for (cpu = 0; cpu < 64; cpu++)
 		if (sm_cpu_online(cpu) == 1)
 			sm_cpus_online |= 1ULL << cpu;
+}
+
+/* What sm_knobs_restore() is to set from now on, instead of what there was */
+static inline void sm_knob_set(const char *path, const char *value)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(sm_knobs); i++)
+		if (!strcmp(sm_knobs[i].path, path))
+			snprintf(sm_knobs[i].value, sizeof(sm_knobs[i].value),
+				 "%s", value);
 }
 
 static inline void sm_knobs_restore(void)
@@ -390,6 +403,7 @@ struct sm_stats {
 	long parks;
 	long resumes;
 	long noswitch;
+	long lingered;
 	long keeps;
 	long reserve;
 	long starvations;
@@ -415,6 +429,7 @@ static const struct sm_stat_name sm_stat_names[] = {
 	SM_STAT(parks),
 	SM_STAT(resumes),
 	SM_STAT(noswitch),
+	SM_STAT(lingered),
 	SM_STAT(keeps),
 	SM_STAT(reserve),
 	SM_STAT(starvations),
