@@ -33,6 +33,7 @@ static int pool_test_init(struct kunit *test)
 	/* Keep the worker out of the way. */
 	stackmux_node_low = 0;
 	stackmux_node_max = UINT_MAX;
+	stackmux_refill_settle();
 	test->priv = saved;
 	return 0;
 }

@@ -204,6 +204,23 @@ static int stackmux_refilld(void *unused)
 	return 0;
 }
 
+#if IS_ENABLED(CONFIG_STACKMUX_KUNIT_TEST)
+/**
+ * stackmux_refill_settle - wait until the worker sleeps
+ *
+ * It may be allocating a stack by limits that were changed meanwhile.
+ *
+ * Context: process context; may sleep.
+ */
+void stackmux_refill_settle(void)
+{
+	/* TASK_IDLE matches a wait for a lock of the allocator, too. */
+	while (!wait_task_inactive(stackmux_worker, TASK_IDLE) ||
+	       READ_ONCE(stackmux_worker->__state) != TASK_IDLE)
+		schedule_timeout_idle(1);
+}
+#endif
+
 /**
  * stackmux_refill_init - start the worker
  *

@@ -602,6 +602,7 @@ static inline void stackmux_pool_put(struct stackmux_stack *s)
  */
 int stackmux_refill_init(void);
 void stackmux_refill_wake(void);
+void stackmux_refill_settle(void);
 void stackmux_starve(struct stackmux_record *rec);
 void stackmux_grant_used(void);
 
