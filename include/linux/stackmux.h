@@ -11,6 +11,7 @@
 #define _LINUX_STACKMUX_H
 
 #include <linux/errno.h>
+#include <linux/gfp_types.h>
 #include <linux/jump_label.h>
 #include <linux/ktime.h>
 #include <linux/sched.h>
@@ -20,10 +21,17 @@
 struct epoll_event;
 struct eventpoll;
 struct file;
+struct file_lock;
+struct io_event;
 struct io_wait_queue;
+struct kioctx;
+struct msg_msg;
+struct msg_queue;
 struct pollfd;
 struct pt_regs;
 struct restart_block;
+struct sem_array;
+struct sem_queue;
 struct timespec64;
 struct wait_opts;
 struct wait_queue_head;
@@ -59,6 +67,7 @@ enum stackmux_state {
 /* How stackmux_wait() waits */
 #define STACKMUX_WAIT_EXCLUSIVE	0x1
 #define STACKMUX_WAIT_LOCKED	0x2
+#define STACKMUX_WAIT_ROOM	0x4
 
 /*
  * The waits of calls, each in its file of kernel/stackmux/; to be called only
@@ -80,6 +89,17 @@ long stackmux_sigsuspend(void);
 int stackmux_sigtimedwait(const sigset_t *mask, ktime_t *timeout);
 int stackmux_sigtimedwait_end(sigset_t *mask, kernel_siginfo_t *info);
 long stackmux_do_wait(struct wait_opts *wo);
+void stackmux_msgrcv(struct msg_queue *msq, void __user *buf, size_t bufsz,
+		     long type, int mode, long maxsize);
+bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, ktime_t *expires);
+int stackmux_mq_receive(struct file *file, ktime_t *expires, char __user *buf,
+			unsigned int __user *prio);
+int stackmux_mq_send(struct file *file, ktime_t *expires, struct msg_msg *msg);
+long stackmux_aio_wait(struct kioctx *ctx, long min_nr, long nr,
+		       struct io_event __user *events, ktime_t until, long got);
+int stackmux_aio_masked(void);
+int stackmux_flock(struct file *file, struct file_lock *fl);
+int stackmux_setlkw(struct file *file, struct file_lock *fl, unsigned int fd);
 int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time);
 long stackmux_uring_armed(struct file *file, long submitted);
 void stackmux_wait_cancel(void);
@@ -95,7 +115,7 @@ long stackmux_nanosleep_set_restart(struct restart_block *restart);
 
 DECLARE_STATIC_KEY_FALSE(stackmux_key);
 
-bool __stackmux_may_park(void);
+bool __stackmux_may_park(gfp_t gfp);
 void stackmux_syscall_exit(struct pt_regs *regs);
 void __stackmux_attach(struct task_struct *next);
 void __stackmux_detach(struct task_struct *prev);
@@ -125,7 +145,13 @@ bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
  */
 static inline bool stackmux_may_park(void)
 {
-	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park();
+	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park(GFP_KERNEL);
+}
+
+/* The same for a call that finds out under a spinlock that it has to wait */
+static inline bool stackmux_may_park_atomic(void)
+{
+	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park(GFP_NOWAIT);
 }
 
 /* See __stackmux_wait(). No call of stackmux_may_park() is needed before. */
@@ -134,6 +160,12 @@ static inline bool stackmux_wait(struct file *file, struct wait_queue_head *wq,
 {
 	return static_branch_unlikely(&stackmux_key) &&
 	       __stackmux_wait(file, wq, how, timeo);
+}
+
+/* Has anybody opted in? For what is to be done before stackmux_wait() */
+static inline bool stackmux_enabled(void)
+{
+	return static_branch_unlikely(&stackmux_key);
 }
 
 /* Is @ret what a call returns that is going to park? */
@@ -180,6 +212,7 @@ static inline bool stackmux_threads_unlimited(void)
 #else /* !CONFIG_STACKMUX */
 
 static inline bool stackmux_may_park(void) { return false; }
+static inline bool stackmux_may_park_atomic(void) { return false; }
 
 static inline bool stackmux_wait(struct file *file, struct wait_queue_head *wq,
 				 unsigned int how, long *timeo)
@@ -187,6 +220,7 @@ static inline bool stackmux_wait(struct file *file, struct wait_queue_head *wq,
 	return false;
 }
 
+static inline bool stackmux_enabled(void) { return false; }
 static inline bool stackmux_armed(long ret) { return false; }
 
 static inline void stackmux_syscall_exit(struct pt_regs *regs) { }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: read(), readv(), recvfrom(), recvmsg(), accept() and accept4() that
+ * stackmux: read(), recvmsg(), accept(), write(), sendmsg() and relatives that
  * park, on files that wait for somebody else: pipes, sockets, eventfd, ...
  *
  * Where such a call would sleep, with nothing moved yet, it asks
@@ -34,8 +34,9 @@ static int stackmux_io_wake(wait_queue_entry_t *wait, unsigned int mode,
 	struct stackmux_io *io = container_of(wait, struct stackmux_io, wait);
 	int ret;
 
-	/* Room to write is of no interest to any of these calls. */
-	if (key && !(key_to_poll(key) & ~(EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)))
+	/* Room to write is of no interest to a reader. */
+	if (key && !(key_to_poll(key) & ~(EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)) &&
+	    !(io->how & STACKMUX_WAIT_ROOM))
 		return 0;
 	WRITE_ONCE(io->woken, true);
 	/* A waiter that is awake already does not count, as in the classic call. */
@@ -103,45 +104,66 @@ static bool stackmux_io_is(struct file *file, unsigned int fd)
 	return same;
 }
 
-/*
- * The operation that the current system call is, STACKMUX_NR_OPS if it is none
- * of those that can be executed again, or is about another file.
- */
-static enum stackmux_op_nr stackmux_io_call(struct file *file)
+/* The system calls that wait for something to read, or for room to write */
+static enum stackmux_op_nr stackmux_io_op(struct file *file, unsigned int how)
 {
-	struct pt_regs *regs = current_pt_regs();
-	enum stackmux_op_nr op;
+	int nr = syscall_get_nr(current, current_pt_regs());
 
-	if (unlikely(!file))
-		return STACKMUX_NR_OPS;
-	switch (syscall_get_nr(current, regs)) {
-	case __NR_read:
-		op = STACKMUX_OP_READ;
-		break;
+	if (how & STACKMUX_WAIT_ROOM) {
+		switch (nr) {
+		case __NR_write:
+			return STACKMUX_OP_WRITE;
+		case __NR_writev:
+			/* Likewise */
+			return file->f_op->write_iter ? STACKMUX_OP_WRITEV :
+							STACKMUX_NR_OPS;
+		case __NR_sendto:
+		case __NR_sendmsg:
+			return STACKMUX_OP_SEND;
+		default:
+			return STACKMUX_NR_OPS;
+		}
+	}
+
+	if (nr == __NR_read)
+		return STACKMUX_OP_READ;
+	switch (nr) {
 	case __NR_readv:
 		/*
 		 * This calls ->read() once for each part, so something may have
 		 * been moved.
 		 */
-		if (!file->f_op->read_iter)
-			return STACKMUX_NR_OPS;
-		op = STACKMUX_OP_READV;
-		break;
+		return file->f_op->read_iter ? STACKMUX_OP_READV : STACKMUX_NR_OPS;
 	case __NR_recvfrom:
 	case __NR_recvmsg:
-		op = STACKMUX_OP_RECV;
-		break;
+		return STACKMUX_OP_RECV;
 	case __NR_accept:
 	case __NR_accept4:
-		op = STACKMUX_OP_ACCEPT;
-		break;
+		return STACKMUX_OP_ACCEPT;
 	default:
 		return STACKMUX_NR_OPS;
 	}
-	/* With a file position another call may wait for this one. */
-	if (file->f_mode & FMODE_ATOMIC_POS)
+}
+
+/*
+ * The operation that the current system call is, STACKMUX_NR_OPS if it is none
+ * of those that can be executed again, or is about another file.
+ */
+static enum stackmux_op_nr stackmux_io_call(struct file *file, unsigned int how)
+{
+	enum stackmux_op_nr op;
+
+	if (unlikely(!file))
 		return STACKMUX_NR_OPS;
-	return stackmux_io_is(file, arch_stackmux_arg(regs, 0)) ? op : STACKMUX_NR_OPS;
+	op = stackmux_io_op(file, how);
+	if (unlikely(op == STACKMUX_NR_OPS))
+		return op;
+	/* Those that ask have no position, for which another call would wait. */
+	if (IS_ENABLED(CONFIG_STACKMUX_DEBUG) &&
+	    WARN_ON_ONCE(file->f_mode & FMODE_ATOMIC_POS))
+		return STACKMUX_NR_OPS;
+	return stackmux_io_is(file, arch_stackmux_arg(current_pt_regs(), 0)) ?
+	       op : STACKMUX_NR_OPS;
 }
 
 /* The call is executed again and would sleep again. */
@@ -174,11 +196,13 @@ static noinline void stackmux_io_timeout(struct stackmux_io *io, long timeo)
 }
 
 /**
- * __stackmux_wait - park where a read, a receive or an accept would sleep
- * @file: what is read; if the call was given another file it does not park
+ * __stackmux_wait - park where a read, a receive, an accept, a write or a send
+ *		     would sleep
+ * @file: what is read or written; a call that was given another file does not park
  * @wq: the queue in which the call would sleep
  * @how: STACKMUX_WAIT_EXCLUSIVE: as an exclusive waiter;
- *	 STACKMUX_WAIT_LOCKED: the lock of @wq is held
+ *	 STACKMUX_WAIT_LOCKED: the lock of @wq is held;
+ *	 STACKMUX_WAIT_ROOM: it writes or sends
  * @timeo: how long at most, in jiffies, or NULL; may be changed to what is left
  *
  * To be asked when nothing has been moved yet. If the result is true an entry
@@ -198,7 +222,7 @@ bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
 	struct stackmux_io *io;
 
 	if (unlikely(!rec)) {
-		if (!__stackmux_may_park())
+		if (!__stackmux_may_park(GFP_KERNEL))
 			return false;
 		rec = current->stackmux;
 	} else if (unlikely(rec->again)) {
@@ -206,7 +230,7 @@ bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
 	} else if (!stackmux_task_may_park(current)) {
 		return false;
 	}
-	op = stackmux_io_call(file);
+	op = stackmux_io_call(file, how);
 	if (op == STACKMUX_NR_OPS)
 		return false;
 
@@ -245,14 +269,24 @@ bool stackmux_io_fired(struct stackmux_record *rec)
 	return READ_ONCE(rec->io.woken) || stackmux_timer_fired(&rec->io.timeout);
 }
 
-/* The next exclusive reader of a pipe, as pipe_read() does after a wait */
-static void stackmux_io_pass_on(struct file *file)
+/* The next exclusive reader or writer of a pipe, as these do after a wait */
+static void stackmux_io_pass_on(struct stackmux_io *io)
 {
-	struct pipe_inode_info *pipe = get_pipe_info(file, false);
+	struct pipe_inode_info *pipe = get_pipe_info(io->file, false);
+	unsigned int head, tail;
 
-	if (pipe && !pipe_empty(READ_ONCE(pipe->head), READ_ONCE(pipe->tail)))
+	if (!pipe)
+		return;
+	head = READ_ONCE(pipe->head);
+	tail = READ_ONCE(pipe->tail);
+	if (io->how & STACKMUX_WAIT_ROOM) {
+		if (!pipe_full(head, tail, READ_ONCE(pipe->max_usage)))
+			wake_up_interruptible_sync_poll(&pipe->wr_wait,
+							EPOLLOUT | EPOLLWRNORM);
+	} else if (!pipe_empty(head, tail)) {
 		wake_up_interruptible_sync_poll(&pipe->rd_wait,
 						EPOLLIN | EPOLLRDNORM);
+	}
 }
 
 /* A call, from where it has found its file; @flags: 0 or IOCB_NOWAIT */
@@ -310,7 +344,7 @@ static __always_inline long stackmux_io_resume(struct stackmux_record *rec,
 	stackmux_io_unqueue(io);
 	stackmux_timer_cancel(&io->timeout);
 	if (io->how & STACKMUX_WAIT_EXCLUSIVE)
-		stackmux_io_pass_on(io->file);
+		stackmux_io_pass_on(io);
 	fput(io->file);
 	return ret;
 }
@@ -352,22 +386,76 @@ static __always_inline long stackmux_file_read(struct file *file,
 	return stackmux_read_end(file, ret);
 }
 
+/* The vector of readv() or writev(); @iov: room for UIO_FASTIOV parts */
+static ssize_t stackmux_import(int direction, const struct pt_regs *regs,
+			       struct iovec **iov, struct iov_iter *iter)
+{
+	return import_iovec(direction, (void __user *)arch_stackmux_arg(regs, 1),
+			    arch_stackmux_arg(regs, 2), UIO_FASTIOV, iov, iter);
+}
+
 static long stackmux_file_readv(struct file *file, const struct pt_regs *regs,
 				int flags)
 {
-	void __user *vec = (void __user *)arch_stackmux_arg(regs, 1);
 	struct kiocb kiocb = stackmux_kiocb(file, flags);
 	struct iovec stack[UIO_FASTIOV], *iov = stack;
 	struct iov_iter iter;
 	ssize_t ret;
 
-	ret = import_iovec(ITER_DEST, vec, arch_stackmux_arg(regs, 2),
-			   ARRAY_SIZE(stack), &iov, &iter);
+	ret = stackmux_import(ITER_DEST, regs, &iov, &iter);
 	if (ret < 0)
 		return ret;
 	ret = file->f_op->read_iter(&kiocb, &iter);
 	kfree(iov);
 	return stackmux_read_end(file, ret);
+}
+
+static __always_inline long stackmux_write_end(struct file *file, long ret)
+{
+	if (ret > 0) {
+		fsnotify_modify(file);
+		add_wchar(current, ret);
+	}
+	return ret;
+}
+
+static long stackmux_file_write(struct file *file, const struct pt_regs *regs, int flags)
+{
+	void __user *buf = (void __user *)arch_stackmux_arg(regs, 1);
+	size_t len = min(arch_stackmux_arg(regs, 2), MAX_RW_COUNT + 0UL);
+	struct kiocb kiocb = stackmux_kiocb(file, flags);
+	struct iov_iter iter;
+	long ret;
+
+	ret = stackmux_sock_error(file);
+	if (ret)
+		return ret;
+	if (file->f_op->write_iter) {
+		iov_iter_ubuf(&iter, ITER_SOURCE, buf, len);
+		ret = file->f_op->write_iter(&kiocb, &iter);
+	} else {
+		ret = file->f_op->write(file, buf, len, &kiocb.ki_pos);
+	}
+	return stackmux_write_end(file, ret);
+}
+
+static long stackmux_file_writev(struct file *file, const struct pt_regs *regs,
+				 int flags)
+{
+	struct kiocb kiocb = stackmux_kiocb(file, flags);
+	struct iovec stack[UIO_FASTIOV], *iov = stack;
+	struct iov_iter iter;
+	ssize_t ret;
+
+	ret = stackmux_sock_error(file);
+	if (ret)
+		return ret;
+	ret = stackmux_import(ITER_SOURCE, regs, &iov, &iter);
+	if (ret < 0)
+		return ret;
+	ret = file->f_op->write_iter(&kiocb, &iter);
+	kfree(iov);
+	return stackmux_write_end(file, ret);
 }
 
 long stackmux_read_resume(struct stackmux_record *rec)
@@ -380,6 +468,17 @@ long stackmux_readv_resume(struct stackmux_record *rec)
 	return stackmux_io_resume(rec, stackmux_file_readv);
 }
 
+long stackmux_write_resume(struct stackmux_record *rec)
+{
+	return stackmux_io_resume(rec, stackmux_file_write);
+}
+
+long stackmux_writev_resume(struct stackmux_record *rec)
+{
+	return stackmux_io_resume(rec, stackmux_file_writev);
+}
+
+#ifdef CONFIG_NET
 long stackmux_recv_resume(struct stackmux_record *rec)
 {
 	return stackmux_io_resume(rec, stackmux_sock_recv);
@@ -389,3 +488,9 @@ long stackmux_accept_resume(struct stackmux_record *rec)
 {
 	return stackmux_io_resume(rec, stackmux_sock_accept);
 }
+
+long stackmux_send_resume(struct stackmux_record *rec)
+{
+	return stackmux_io_resume(rec, stackmux_sock_send);
+}
+#endif

@@ -85,6 +85,16 @@ const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 		.fired		= stackmux_io_fired,
 		.resume		= stackmux_readv_resume,
 	},
+	[STACKMUX_OP_WRITE] = {
+		.name		= "write",
+		.fired		= stackmux_io_fired,
+		.resume		= stackmux_write_resume,
+	},
+	[STACKMUX_OP_WRITEV] = {
+		.name		= "writev",
+		.fired		= stackmux_io_fired,
+		.resume		= stackmux_writev_resume,
+	},
 #ifdef CONFIG_IO_URING
 	[STACKMUX_OP_URING] = {
 		.name		= "io_uring",
@@ -92,11 +102,49 @@ const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 		.resume		= stackmux_uring_resume,
 	},
 #endif
+#ifdef CONFIG_AIO
+	[STACKMUX_OP_AIO] = {
+		.name		= "aio",
+		.fired		= stackmux_aio_fired,
+		.resume		= stackmux_aio_resume,
+	},
+#endif
+#ifdef CONFIG_SYSVIPC
+	[STACKMUX_OP_MSG] = {
+		.name		= "msgrcv",
+		.fired		= stackmux_msg_fired,
+		.resume		= stackmux_msg_resume,
+	},
+	[STACKMUX_OP_SEM] = {
+		.name		= "semop",
+		.fired		= stackmux_sem_fired,
+		.resume		= stackmux_sem_resume,
+	},
+#endif
+#ifdef CONFIG_POSIX_MQUEUE
+	[STACKMUX_OP_MQUEUE] = {
+		.name		= "mqueue",
+		.fired		= stackmux_mq_fired,
+		.resume		= stackmux_mq_resume,
+	},
+#endif
+#ifdef CONFIG_FILE_LOCKING
+	[STACKMUX_OP_LOCK] = {
+		.name		= "lock",
+		.fired		= stackmux_lock_fired,
+		.resume		= stackmux_lock_resume,
+	},
+#endif
 #ifdef CONFIG_NET
 	[STACKMUX_OP_RECV] = {
 		.name		= "recv",
 		.fired		= stackmux_io_fired,
 		.resume		= stackmux_recv_resume,
+	},
+	[STACKMUX_OP_SEND] = {
+		.name		= "send",
+		.fired		= stackmux_io_fired,
+		.resume		= stackmux_send_resume,
 	},
 	[STACKMUX_OP_ACCEPT] = {
 		.name		= "accept",

@@ -45,11 +45,37 @@ long stackmux_readv_resume(struct stackmux_record *rec);
 long stackmux_recv_resume(struct stackmux_record *rec);
 long stackmux_accept_resume(struct stackmux_record *rec);
 
+long stackmux_write_resume(struct stackmux_record *rec);
+long stackmux_writev_resume(struct stackmux_record *rec);
+long stackmux_send_resume(struct stackmux_record *rec);
+
 bool stackmux_uring_fired(struct stackmux_record *rec);
 long stackmux_uring_resume(struct stackmux_record *rec);
 
+bool stackmux_aio_fired(struct stackmux_record *rec);
+long stackmux_aio_resume(struct stackmux_record *rec);
+
+bool stackmux_msg_fired(struct stackmux_record *rec);
+long stackmux_msg_resume(struct stackmux_record *rec);
+
+bool stackmux_sem_fired(struct stackmux_record *rec);
+long stackmux_sem_resume(struct stackmux_record *rec);
+
+bool stackmux_mq_fired(struct stackmux_record *rec);
+long stackmux_mq_resume(struct stackmux_record *rec);
+
+bool stackmux_lock_fired(struct stackmux_record *rec);
+long stackmux_lock_resume(struct stackmux_record *rec);
+
 /* socket.c, compiled with net/socket.c */
 long stackmux_sock_recv(struct file *file, const struct pt_regs *regs, int iocb);
+long stackmux_sock_send(struct file *file, const struct pt_regs *regs, int iocb);
 long stackmux_sock_accept(struct file *file, const struct pt_regs *regs, int iocb);
+
+#ifdef CONFIG_NET
+int stackmux_sock_error(struct file *file);
+#else
+static inline int stackmux_sock_error(struct file *file) { return 0; }
+#endif
 
 #endif /* _KERNEL_STACKMUX_OPS_H */

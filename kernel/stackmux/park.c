@@ -86,9 +86,8 @@ long stackmux_nr_records(void)
 }
 
 /* First park of current: without a record it blocks on its stack. */
-static noinline bool stackmux_record_alloc(void)
+static noinline bool stackmux_record_alloc(gfp_t gfp)
 {
-	gfp_t gfp = GFP_KERNEL | __GFP_NORETRY;
 	struct stackmux_record *rec;
 
 	if (!task_stack_vm_area(current))
@@ -96,7 +95,8 @@ static noinline bool stackmux_record_alloc(void)
 	/* Some calls find out that they have to wait under a lock. */
 	if (irqs_disabled())
 		gfp = GFP_NOWAIT;
-	rec = kmem_cache_zalloc(stackmux_record_cache, gfp | __GFP_NOWARN);
+	rec = kmem_cache_zalloc(stackmux_record_cache,
+				gfp | __GFP_NORETRY | __GFP_NOWARN);
 	if (!rec)
 		return false;
 	atomic_long_inc(&stackmux_records);
@@ -117,10 +117,10 @@ void __stackmux_free_task(struct task_struct *tsk)
 	tsk->stackmux = NULL;
 }
 
-bool __stackmux_may_park(void)
+bool __stackmux_may_park(gfp_t gfp)
 {
 	return stackmux_task_may_park(current) &&
-	       (likely(current->stackmux) || stackmux_record_alloc());
+	       (likely(current->stackmux) || stackmux_record_alloc(gfp));
 }
 
 /* Nothing on the stack may matter to anybody once it is gone. */
@@ -172,7 +172,7 @@ static __always_inline void stackmux_park(struct stackmux_record *rec)
  */
 static bool stackmux_may_rearm(struct stackmux_record *rec)
 {
-	if (rec->rearms >= STACKMUX_MAX_REARMS || !__stackmux_may_park())
+	if (rec->rearms >= STACKMUX_MAX_REARMS || !stackmux_task_may_park(current))
 		return false;
 	rec->rearms++;
 	stackmux_count(STACKMUX_REARMS);
@@ -439,6 +439,7 @@ void __stackmux_attach(struct task_struct *next)
 	}
 	stackmux_give(next);
 }
+
 /*
  * kretprobes of the abandoned frames will never return. No probed function is
  * on the stack at this point.
@@ -450,7 +451,6 @@ static void stackmux_drop_rethooks(void)
 		rethook_flush_task(current);
 #endif
 }
-
 NOKPROBE_SYMBOL(stackmux_drop_rethooks);
 
 /**

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: recvfrom(), recvmsg() and accept() that are executed again
+ * stackmux: recvmsg(), sendmsg(), accept() and relatives that are executed again
  *
  * Part of net/socket.c. They begin where the descriptor has been turned into a
  * file; see io.c.
@@ -49,6 +49,61 @@ long stackmux_sock_recv(struct file *file, const struct pt_regs *regs, int iocb)
 		return ___sys_recvmsg(sock, (void __user *)arch_stackmux_arg(regs, 1),
 				      &msg, flags, 0);
 	return stackmux_recvfrom(sock, regs, flags);
+}
+
+/*
+ * A wait for room ends with the error of the socket, if it has one, and only then
+ * is looked whether the other end is still there; a send begins the other way
+ * around.
+ */
+int stackmux_sock_error(struct file *file)
+{
+	struct socket *sock = sock_from_file(file);
+
+	return sock ? sock_error(sock->sk) : 0;
+}
+
+static long stackmux_sendto(struct socket *sock, const struct pt_regs *regs,
+			    unsigned int flags)
+{
+	void __user *addr = (void __user *)arch_stackmux_arg(regs, 4);
+	struct sockaddr_storage address;
+	struct msghdr msg = { };
+	int err;
+
+	err = import_ubuf(ITER_SOURCE, (void __user *)arch_stackmux_arg(regs, 1),
+			  arch_stackmux_arg(regs, 2), &msg.msg_iter);
+	if (err)
+		return err;
+	if (addr) {
+		err = move_addr_to_kernel(addr, arch_stackmux_arg(regs, 5), &address);
+		if (err < 0)
+			return err;
+		msg.msg_name = (struct sockaddr *)&address;
+		msg.msg_namelen = arch_stackmux_arg(regs, 5);
+	}
+	if (sock->file->f_flags & O_NONBLOCK)
+		flags |= MSG_DONTWAIT;
+	msg.msg_flags = flags & ~MSG_INTERNAL_SENDMSG_FLAGS;
+	return __sock_sendmsg(sock, &msg);
+}
+
+long stackmux_sock_send(struct file *file, const struct pt_regs *regs, int iocb)
+{
+	bool sendmsg = syscall_get_nr(current, (struct pt_regs *)regs) == __NR_sendmsg;
+	unsigned int flags = arch_stackmux_arg(regs, sendmsg ? 2 : 3);
+	struct socket *sock = sock_from_file(file);
+	int err = stackmux_sock_error(file);
+	struct msghdr msg;
+
+	if (err)
+		return err;
+	if (iocb & IOCB_NOWAIT)
+		flags |= MSG_DONTWAIT;
+	if (sendmsg)
+		return ___sys_sendmsg(sock, (void __user *)arch_stackmux_arg(regs, 1),
+				      &msg, flags, NULL, 0);
+	return stackmux_sendto(sock, regs, flags);
 }
 
 long stackmux_sock_accept(struct file *file, const struct pt_regs *regs, int iocb)

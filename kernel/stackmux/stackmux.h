@@ -15,7 +15,12 @@
  *	signal.c	pause(), rt_sigsuspend(), rt_sigtimedwait()
  *	wait.c		wait4(), waitid()
  *	uring.c		io_uring_enter(); compiled with io_uring/io_uring.c
- *	io.c		read(), recvmsg(), accept() and relatives, on anything that waits
+ *	aio.c		io_getevents(); compiled with fs/aio.c
+ *	msg.c		msgrcv(); compiled with ipc/msg.c
+ *	sem.c		semop() and relatives; compiled with ipc/sem.c
+ *	locks.c		flock(), fcntl(F_SETLKW); compiled with fs/locks.c
+ *	mqueue.c	mq_receive(), mq_send(); compiled with ipc/mqueue.c
+ *	io.c		read(), recvmsg(), accept(), write(), sendmsg() and relatives
  *	socket.c	... what is particular to sockets; compiled with net/socket.c
  *	inspect.c	what /proc and SysRq say of a parked task
  *	stats.c		counters and knobs in debugfs
@@ -44,7 +49,6 @@
 
 #include "../exit.h"
 #include "../futex/futex.h"
-#include "../../io_uring/io_uring.h"
 
 struct stackmux_record;
 
@@ -84,9 +88,17 @@ enum stackmux_op_nr {
 	STACKMUX_OP_SIGTIMEDWAIT,
 	STACKMUX_OP_WAIT,
 	STACKMUX_OP_URING,
+	STACKMUX_OP_AIO,
+	STACKMUX_OP_MSG,
+	STACKMUX_OP_SEM,
+	STACKMUX_OP_MQUEUE,
+	STACKMUX_OP_LOCK,
 	STACKMUX_OP_READ,
 	STACKMUX_OP_READV,
+	STACKMUX_OP_WRITE,
+	STACKMUX_OP_WRITEV,
 	STACKMUX_OP_RECV,
+	STACKMUX_OP_SEND,
 	STACKMUX_OP_ACCEPT,
 	STACKMUX_NR_OPS,
 };
@@ -228,22 +240,6 @@ struct stackmux_wait {
 };
 
 /**
- * struct stackmux_uring - uring.c: io_uring_enter()
- * @iowq: as in io_cqring_wait()
- * @file: the ring
- * @submitted: result of the call, if not 0
- * @nr_wait: how many completions it takes
- * @timed: the timer of @iowq is in use
- */
-struct stackmux_uring {
-	struct io_wait_queue iowq;
-	struct file *file;
-	long submitted;
-	int nr_wait;
-	bool timed;
-};
-
-/**
  * struct stackmux_io - io.c: a call that is executed again when it is woken
  * @wait: entry in @wq
  * @wq: where the call would sleep; @file keeps it in existence
@@ -262,6 +258,8 @@ struct stackmux_io {
 	unsigned int how;
 	bool woken;
 };
+
+#define STACKMUX_PRIVATE_LONGS	28
 
 /**
  * struct stackmux_record - all that is left of a parked task's stack
@@ -304,10 +302,18 @@ struct stackmux_record {
 		struct stackmux_sleep sleep;
 		struct stackmux_sigwait sigwait;
 		struct stackmux_wait wait;
-		struct stackmux_uring uring;
 		struct stackmux_io io;
+		/* Of calls whose structures nobody else knows */
+		unsigned long private[STACKMUX_PRIVATE_LONGS];
 	};
 };
+
+/* What a call keeps in @private: its type, checked for size */
+#define stackmux_private(rec, type)					\
+({									\
+	static_assert(sizeof(type) <= sizeof_field(struct stackmux_record, private)); \
+	(type *)(rec)->private;						\
+})
 
 /* Waits that wake for nothing this many times keep their stack. */
 #define STACKMUX_MAX_REARMS	4

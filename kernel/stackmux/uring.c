@@ -10,10 +10,26 @@
 #include "stackmux.h"
 #include "ops.h"
 
+/**
+ * struct stackmux_uring - io_uring_enter()
+ * @iowq: as in io_cqring_wait()
+ * @file: the ring
+ * @submitted: result of the call, if not 0
+ * @nr_wait: how many completions it takes
+ * @timed: the timer of @iowq is in use
+ */
+struct stackmux_uring {
+	struct io_wait_queue iowq;
+	struct file *file;
+	long submitted;
+	int nr_wait;
+	bool timed;
+};
+
 /* Everything that io_cqring_wait_schedule() looks at before it sleeps */
 bool stackmux_uring_fired(struct stackmux_record *rec)
 {
-	struct io_wait_queue *iowq = &rec->uring.iowq;
+	struct io_wait_queue *iowq = &stackmux_private(rec, struct stackmux_uring)->iowq;
 	struct io_ring_ctx *ctx = iowq->ctx;
 
 	return READ_ONCE(ctx->check_cq) || !llist_empty(&ctx->work_llist) ||
@@ -49,7 +65,7 @@ static int stackmux_uring_queue(struct stackmux_uring *u)
  */
 int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time)
 {
-	struct stackmux_uring *u = &current->stackmux->uring;
+	struct stackmux_uring *u = stackmux_private(current->stackmux, struct stackmux_uring);
 	struct io_ring_ctx *ctx = iowq->ctx;
 	bool minimum = iowq->min_timeout;
 
@@ -80,7 +96,7 @@ int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time)
  */
 long stackmux_uring_armed(struct file *file, long submitted)
 {
-	struct stackmux_uring *u = &current->stackmux->uring;
+	struct stackmux_uring *u = stackmux_private(current->stackmux, struct stackmux_uring);
 
 	u->file = get_file(file);
 	u->submitted = submitted;
@@ -90,7 +106,7 @@ long stackmux_uring_armed(struct file *file, long submitted)
 /* The loop of io_cqring_wait(), entered after its sleep. False: wait again. */
 static bool __stackmux_uring_resume(struct stackmux_record *rec, int *ret)
 {
-	struct stackmux_uring *u = &rec->uring;
+	struct stackmux_uring *u = stackmux_private(rec, struct stackmux_uring);
 	struct io_wait_queue *iowq = &u->iowq;
 	struct io_ring_ctx *ctx = iowq->ctx;
 
@@ -133,7 +149,7 @@ static bool __stackmux_uring_resume(struct stackmux_record *rec, int *ret)
 
 long stackmux_uring_resume(struct stackmux_record *rec)
 {
-	struct stackmux_uring *u = &rec->uring;
+	struct stackmux_uring *u = stackmux_private(rec, struct stackmux_uring);
 	struct io_ring_ctx *ctx = u->iowq.ctx;
 	long ret;
 	int res;

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * stackmux: mq_timedreceive() and mq_timedsend() that park
+ *
+ * Part of ipc/mqueue.c. The place among the waiters and the timer are in the park
+ * record, with a reference on the file. A receiver is handed a message, a sender
+ * gets rid of its own.
+ */
+#include "../kernel/stackmux/stackmux.h"
+#include "../kernel/stackmux/ops.h"
+
+struct stackmux_mq {
+	struct ext_wait_queue wait;
+	struct stackmux_timer timeout;
+	struct file *file;
+	int sr;
+	char __user *buf;
+	unsigned int __user *prio;
+};
+
+static int stackmux_mq_wait(struct file *file, int sr, ktime_t *expires,
+			    struct msg_msg *msg)
+{
+	struct mqueue_inode_info *info = MQUEUE_I(file_inode(file));
+	struct stackmux_record *rec = current->stackmux;
+	struct stackmux_mq *q = stackmux_private(rec, struct stackmux_mq);
+
+	q->file = get_file(file);
+	q->sr = sr;
+	q->wait.task = current;
+	q->wait.msg = msg;
+	/* memory barrier not required, info->lock is held */
+	WRITE_ONCE(q->wait.state, STATE_NONE);
+	wq_add(info, sr, &q->wait);
+	spin_unlock(&info->lock);
+
+	q->timeout.set = false;
+	if (expires)
+		stackmux_timer_start(&q->timeout, CLOCK_REALTIME, *expires, 0,
+				     HRTIMER_MODE_ABS);
+	stackmux_arm_at(rec, STACKMUX_OP_MQUEUE, _THIS_IP_);
+	return STACKMUX_ARMED;
+}
+
+/**
+ * stackmux_mq_receive - wait for a message without a stack
+ * @file: the message queue
+ * @expires: absolute deadline of CLOCK_REALTIME, or NULL
+ * @buf: user address that the message goes to
+ * @prio: user address that its priority goes to, or NULL
+ *
+ * Context: stackmux_may_park_atomic(); the lock of the queue is held, and is
+ * released.
+ * Return: STACKMUX_ARMED.
+ */
+int stackmux_mq_receive(struct file *file, ktime_t *expires, char __user *buf,
+			unsigned int __user *prio)
+{
+	struct stackmux_mq *q = stackmux_private(current->stackmux, struct stackmux_mq);
+
+	q->buf = buf;
+	q->prio = prio;
+	return stackmux_mq_wait(file, RECV, expires, NULL);
+}
+
+/**
+ * stackmux_mq_send - wait for room for a message without a stack
+ * @file: the message queue
+ * @expires: absolute deadline of CLOCK_REALTIME, or NULL
+ * @msg: the message, which belongs to the record from now on
+ *
+ * Context and return value as above.
+ */
+int stackmux_mq_send(struct file *file, ktime_t *expires, struct msg_msg *msg)
+{
+	return stackmux_mq_wait(file, SEND, expires, msg);
+}
+
+/* Pairs with smp_store_release() in __pipelined_op(). */
+bool stackmux_mq_fired(struct stackmux_record *rec)
+{
+	struct stackmux_mq *q = stackmux_private(rec, struct stackmux_mq);
+
+	return READ_ONCE(q->wait.state) == STATE_READY ||
+	       stackmux_timer_fired(&q->timeout);
+}
+
+/* What wq_sleep() does after its sleep */
+static long stackmux_mq_status(struct stackmux_mq *q)
+{
+	struct mqueue_inode_info *info = MQUEUE_I(file_inode(q->file));
+	bool timed_out = stackmux_timer_fired(&q->timeout);
+
+	if (READ_ONCE(q->wait.state) == STATE_READY) {
+		/* see MQ_BARRIER for purpose/pairing */
+		smp_acquire__after_ctrl_dep();
+		return 0;
+	}
+
+	guard(spinlock)(&info->lock);
+	if (READ_ONCE(q->wait.state) == STATE_READY)
+		return 0;
+	if (!signal_pending(current) && !timed_out)
+		return STACKMUX_ARMED;
+	list_del(&q->wait.list);
+	return signal_pending(current) ? -ERESTARTSYS : -ETIMEDOUT;
+}
+
+static long stackmux_mq_received(struct stackmux_mq *q)
+{
+	struct msg_msg *msg = q->wait.msg;
+	long ret = msg->m_ts;
+
+	if ((q->prio && put_user(msg->m_type, q->prio)) ||
+	    store_msg(q->buf, msg, msg->m_ts))
+		ret = -EFAULT;
+	free_msg(msg);
+	return ret;
+}
+
+long stackmux_mq_resume(struct stackmux_record *rec)
+{
+	struct stackmux_mq *q = stackmux_private(rec, struct stackmux_mq);
+	long ret = stackmux_mq_status(q);
+
+	if (ret == STACKMUX_ARMED)
+		return ret;
+	stackmux_timer_cancel(&q->timeout);
+	if (q->sr == RECV) {
+		if (!ret)
+			ret = stackmux_mq_received(q);
+	} else if (ret) {
+		free_msg(q->wait.msg);
+	}
+	fput(q->file);
+	return ret;
+}
