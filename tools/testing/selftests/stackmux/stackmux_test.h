@@ -83,6 +83,12 @@
 #define SM_MSEC		1000000LL
 #define SM_SEC		1000000000LL
 
+/*
+ * Time-outs of sockets are counted in ticks, of which the first has begun already:
+ * one tick, at HZ=100, too early is right.
+ */
+#define SM_TICK		(10 * SM_MSEC)
+
 /* ------------------------------------------------------------------ time */
 
 /* How many times slower than a release kernel under emulation this run is. */
