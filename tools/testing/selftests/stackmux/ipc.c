@@ -899,7 +899,7 @@ struct locker {
 	FIXTURE_DATA(ipc) *self;
 	int fd;
 	bool ofd;
-	long rounds, *inside, bad;
+	long rounds, *inside, *ready, bad;
 	pthread_t thread;
 };
 
@@ -907,13 +907,22 @@ static void *locker_fn(void *p)
 {
 	struct locker *l = p;
 	struct flock fl = { .l_type = F_WRLCK }, un = { .l_type = F_UNLCK };
+	int64_t until;
 	long i;
 
+	/* All at the same time */
+	sm_add(l->ready, 1);
+	while (sm_load(l->ready) < NW)
+		sched_yield();
 	for (i = 0; i < l->rounds; i++) {
 		if (l->ofd ? fcntl(l->fd, F_OFD_SETLKW, &fl) : flock(l->fd, LOCK_EX))
 			l->bad++;
 		if (sm_add(l->inside, 1) != 1)
 			l->bad++;
+		/* No sleep here, which would park itself */
+		until = sm_now_ns() + 100000;
+		while (i % 16 == 0 && sm_now_ns() < until)
+			;
 		if (i % 4 == 0)
 			sched_yield();
 		sm_add(l->inside, -1);
@@ -927,17 +936,18 @@ TEST_F_TIMEOUT(ipc, race_lock, 120)
 {
 	struct locker l[NW];
 	int ofd, i;
-	long inside;
+	long inside, ready;
 
 	for (ofd = 0; ofd < 2; ofd++) {
 		ASSERT_EQ(0, lock_open(self));
 		sm_rebase(&self->env);
 		inside = 0;
+		ready = 0;
 		for (i = 0; i < NW; i++) {
 			l[i] = (struct locker) {
 				.self = self, .fd = self->fd[i], .ofd = ofd,
 				.rounds = sm_traffic_rounds(&self->env, 1000),
-				.inside = &inside,
+				.inside = &inside, .ready = &ready,
 			};
 			ASSERT_EQ(0, sm_thread(&l[i].thread, locker_fn, &l[i]));
 		}
