@@ -32,8 +32,10 @@ struct pt_regs;
 struct restart_block;
 struct sem_array;
 struct sem_queue;
+struct seq_file;
 struct timespec64;
 struct wait_opts;
+struct wait_queue_entry;
 struct wait_queue_head;
 
 /*
@@ -68,6 +70,7 @@ enum stackmux_state {
 #define STACKMUX_WAIT_EXCLUSIVE	0x1
 #define STACKMUX_WAIT_LOCKED	0x2
 #define STACKMUX_WAIT_ROOM	0x4
+#define STACKMUX_WAIT_WOKEN	0x8
 
 /*
  * The waits of calls, each in its file of kernel/stackmux/; to be called only
@@ -77,7 +80,8 @@ enum stackmux_state {
 bool stackmux_poll(struct pollfd __user *ufds, unsigned int nfds,
 		   struct timespec64 *end_time, int *ret);
 bool stackmux_select(int n, fd_set __user *inp, fd_set __user *outp,
-		     fd_set __user *exp, struct timespec64 *end_time, int *ret);
+		     fd_set __user *exp, struct timespec64 *end_time, void *wchan,
+		     int *ret);
 bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
 			 int maxevents, ktime_t *to, u64 slack);
 int stackmux_epoll_masked(void);
@@ -85,10 +89,10 @@ int stackmux_poll_finish_later(void __user *p, int type);
 long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid);
 long stackmux_nanosleep_restart(struct restart_block *restart);
 long stackmux_pause(void);
-long stackmux_sigsuspend(void);
+long stackmux_sigsuspend(void *wchan);
 int stackmux_sigtimedwait(const sigset_t *mask, ktime_t *timeout);
 int stackmux_sigtimedwait_end(sigset_t *mask, kernel_siginfo_t *info);
-long stackmux_do_wait(struct wait_opts *wo);
+long stackmux_do_wait(struct wait_opts *wo, void *wchan);
 void stackmux_msgrcv(struct msg_queue *msq, void __user *buf, size_t bufsz,
 		     long type, int mode, long maxsize);
 bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, ktime_t *expires);
@@ -132,8 +136,13 @@ unsigned long stackmux_wchan(struct task_struct *tsk);
 unsigned int stackmux_stack_trace(struct task_struct *tsk,
 				  unsigned long *entries, unsigned int size);
 void stackmux_show_task(struct task_struct *tsk);
+void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk);
 bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
-		     unsigned int how, long *timeo);
+		     unsigned int how, long *timeo, unsigned long wchan);
+
+/* Where some of the classic waits are seen sleeping, of kernel/sched/wait.c */
+int do_wait_intr_irq(struct wait_queue_head *wq, struct wait_queue_entry *wait);
+long wait_woken(struct wait_queue_entry *wait, unsigned int mode, long timeout);
 
 /**
  * stackmux_may_park - may the current system call give up its stack?
@@ -155,11 +164,15 @@ static inline bool stackmux_may_park_atomic(void)
 }
 
 /* See __stackmux_wait(). No call of stackmux_may_park() is needed before. */
-static inline bool stackmux_wait(struct file *file, struct wait_queue_head *wq,
-				 unsigned int how, long *timeo)
+static __always_inline bool stackmux_wait(struct file *file,
+					  struct wait_queue_head *wq,
+					  unsigned int how, long *timeo)
 {
 	return static_branch_unlikely(&stackmux_key) &&
-	       __stackmux_wait(file, wq, how, timeo);
+	       __stackmux_wait(file, wq, how, timeo,
+			       how & STACKMUX_WAIT_LOCKED ? (unsigned long)do_wait_intr_irq :
+			       how & STACKMUX_WAIT_WOKEN ? (unsigned long)wait_woken :
+			       _THIS_IP_);
 }
 
 /* Has anybody opted in? For what is to be done before stackmux_wait() */
@@ -258,6 +271,10 @@ static inline unsigned int stackmux_stack_trace(struct task_struct *tsk,
 }
 
 static inline void stackmux_show_task(struct task_struct *tsk) { }
+
+static inline void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk)
+{
+}
 
 #endif /* CONFIG_STACKMUX */
 

@@ -51,7 +51,7 @@ static bool stackmux_aio_done(struct stackmux_aio *a)
  * Context: outermost level of a system call for which stackmux_may_park().
  * Return: what read_events() returns, or STACKMUX_ARMED.
  */
-long stackmux_aio_wait(struct kioctx *ctx, long min_nr, long nr,
+noinline long stackmux_aio_wait(struct kioctx *ctx, long min_nr, long nr,
 		       struct io_event __user *events, ktime_t until, long got)
 {
 	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_AIO);
@@ -74,7 +74,7 @@ long stackmux_aio_wait(struct kioctx *ctx, long min_nr, long nr,
 	if (until != KTIME_MAX)
 		stackmux_timer_start(&a->timeout, CLOCK_MONOTONIC, until,
 				     current->timer_slack_ns, HRTIMER_MODE_REL);
-	stackmux_arm_at(rec, STACKMUX_OP_AIO, _THIS_IP_);
+	stackmux_arm_at(rec, STACKMUX_OP_AIO, _RET_IP_);
 	return STACKMUX_ARMED;
 }
 

@@ -51,12 +51,15 @@ int stackmux_start(void)
 
 /**
  * stackmux_prctl - prctl(PR_STACKMUX)
- * @op: PR_STACKMUX_ENABLE, PR_STACKMUX_DISABLE or PR_STACKMUX_GET
- * @flags: PR_STACKMUX_F_*, for PR_STACKMUX_ENABLE
- * @arg4: must be 0
+ * @op: PR_STACKMUX_ENABLE or another operation
+ * @flags: of the operation, or user address of its structure
+ * @arg4: size of that structure; without one it must be 0
  * @arg5: must be 0
  *
  * See include/uapi/linux/stackmux.h.
+ *
+ * Context: process context.
+ * Return: as documented there.
  */
 long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 		    unsigned long arg5)
@@ -65,7 +68,7 @@ long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 	unsigned int setting;
 	int ret;
 
-	if (arg4 || arg5)
+	if (arg5 || (arg4 && op != PR_STACKMUX_STATS && op != PR_STACKMUX_RETRY))
 		return -EINVAL;
 
 	switch (op) {
@@ -91,7 +94,18 @@ long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 		ret = READ_ONCE(sig->stackmux);
 		if (static_branch_unlikely(&stackmux_key) && stackmux_wanted(current))
 			ret |= PR_STACKMUX_ACTIVE;
+		if (current->stackmux_keep)
+			ret |= PR_STACKMUX_KEEPS;
 		return ret;
+	case PR_STACKMUX_THREAD:
+		if (flags & ~PR_STACKMUX_T_KEEP)
+			return -EINVAL;
+		WRITE_ONCE(current->stackmux_keep, flags == PR_STACKMUX_T_KEEP);
+		return 0;
+	case PR_STACKMUX_STATS:
+		return stackmux_process_stats((void __user *)flags, arg4);
+	case PR_STACKMUX_RETRY:
+		return stackmux_set_retry((void __user *)flags, arg4);
 	default:
 		return -EINVAL;
 	}
@@ -109,9 +123,12 @@ void stackmux_exec(void)
 
 	if (!(sig->stackmux & STACKMUX_SIG_EXEC))
 		WRITE_ONCE(sig->stackmux, 0);
+	WRITE_ONCE(current->stackmux_keep, false);
+	if (!current->stackmux)
+		return;
+	stackmux_drop_retry(current->stackmux);
 	/* The stack has seen two address spaces by the time it is left. */
-	if (current->stackmux)
-		current->stackmux->mm_id = STACKMUX_MM_UNKNOWN;
+	current->stackmux->mm_id = STACKMUX_MM_UNKNOWN;
 }
 
 /*

@@ -58,7 +58,7 @@ static bool stackmux_epoll_queue(struct eventpoll *ep, struct stackmux_record *r
  * Return: false if there are events after all; or true, and the caller is to
  * return STACKMUX_ARMED.
  */
-bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
+noinline bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
 			 int maxevents, ktime_t *to, u64 slack)
 {
 	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_EPOLL);
@@ -75,7 +75,7 @@ bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events
 	if (to)
 		stackmux_timer_start(&e->timeout, CLOCK_MONOTONIC, *to, slack,
 				     HRTIMER_MODE_ABS);
-	stackmux_arm_at(rec, STACKMUX_OP_EPOLL, _THIS_IP_);
+	stackmux_arm_at(rec, STACKMUX_OP_EPOLL, _RET_IP_);
 	return true;
 }
 

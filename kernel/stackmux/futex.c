@@ -132,6 +132,18 @@ long stackmux_futex_resume(struct stackmux_record *rec)
 	return ret;
 }
 
+/* Woken: nothing but the timer is left to take down. */
+bool stackmux_futex_give_up(struct stackmux_record *rec)
+{
+	struct stackmux_futex *f = &rec->futex;
+
+	/* Pairs with the release in __futex_wake_mark(). */
+	if (smp_load_acquire(&f->q.lock_ptr))
+		return false;
+	stackmux_timer_cancel(&f->timeout);
+	return true;
+}
+
 /**
  * stackmux_futex_waitv - wait for several futexes without a stack
  * @v: the vector; set to NULL when the record has taken it over

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: what /proc and SysRq say of a parked task
+ * stackmux: what /proc, SysRq and prctl() say of parked tasks
  *
  * The same as of a task that blocks in the same call, as far as there is
  * something to say: its registers and where it waits are in its record.
@@ -10,7 +10,12 @@
  * sleeping task.
  */
 #include <linux/sched/debug.h>
+#include <linux/sched/rt.h>
+#include <linux/sched/signal.h>
 #include <linux/sched/task_stack.h>
+#include <linux/seq_file.h>
+#include <linux/uaccess.h>
+#include <asm/stackmux.h>
 #include <asm/syscall.h>
 
 #include "stackmux.h"
@@ -113,9 +118,105 @@ void stackmux_show_task(struct task_struct *tsk)
 	pr_info(" <TASK>\n");
 	pr_info(" %pS\n", (void *)stackmux_wchan(tsk));
 	pr_info(" %pS\n", (void *)stackmux_syscall_exit);
-	pr_info(" (parked: syscall %d, RIP: %pS RSP: %#lx)\n",
-		syscall_get_nr(tsk, &rec->regs),
-		(void *)instruction_pointer(&rec->regs),
-		user_stack_pointer(&rec->regs));
+	pr_info(" (parked)\n");
+	arch_stackmux_show_regs(&rec->regs);
 	pr_info(" </TASK>\n");
+}
+
+/* Why a task does not park though its process does; NULL: it does */
+static const char *stackmux_excluded(struct task_struct *tsk)
+{
+	if (READ_ONCE(tsk->stackmux_keep))
+		return "thread";
+	if (READ_ONCE(tsk->ptrace))
+		return "traced";
+	if (rt_or_dl_prio(tsk->normal_prio))
+		return "realtime";
+	if (arch_stackmux_compat(tsk))
+		return "compat";
+	if (READ_ONCE(tsk->flags) & STACKMUX_PF_KEEP)
+		return "kernel";
+	return NULL;
+}
+
+/**
+ * stackmux_proc_status - the line "Stackmux:" of /proc/PID/status
+ * @m: what to print to
+ * @tsk: the task, which the caller holds a reference on
+ */
+void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk)
+{
+	const char *why;
+
+	seq_puts(m, "Stackmux:\t");
+	switch (READ_ONCE(tsk->stackmux_state)) {
+	case STACKMUX_GONE:
+		seq_puts(m, "parked\n");
+		return;
+	case STACKMUX_LINGERS:
+		seq_puts(m, "lingering\n");
+		return;
+	case STACKMUX_KEPT:
+		seq_puts(m, "kept\n");
+		return;
+	}
+	if (!stackmux_wanted(tsk)) {
+		seq_puts(m, "off\n");
+		return;
+	}
+	why = stackmux_excluded(tsk);
+	if (why)
+		seq_printf(m, "excluded %s\n", why);
+	else
+		seq_puts(m, "ready\n");
+}
+
+/**
+ * stackmux_process_stats - prctl(PR_STACKMUX_STATS)
+ * @to: user address of the result
+ * @size: of the structure that the user knows
+ *
+ * Context: process context.
+ * Return: size of the structure that the kernel knows, or an error.
+ */
+long stackmux_process_stats(struct stackmux_stats __user *to, size_t size)
+{
+	struct stackmux_stats stats = {
+		.stack_size	= THREAD_SIZE,
+		.record_size	= sizeof(struct stackmux_record),
+	};
+	struct task_struct *t;
+
+	BUILD_BUG_ON(sizeof(stats) < STACKMUX_STATS_SIZE_VER0);
+	if (size < STACKMUX_STATS_SIZE_VER0)
+		return -EINVAL;
+
+	rcu_read_lock();
+	for_each_thread(current, t) {
+		stats.threads++;
+		if (READ_ONCE(t->stackmux))
+			stats.records++;
+		switch (READ_ONCE(t->stackmux_state)) {
+		case STACKMUX_GONE:
+			stats.parked++;
+			break;
+		case STACKMUX_LINGERS:
+			stats.lingering++;
+			break;
+		case STACKMUX_KEPT:
+			stats.kept++;
+			break;
+		default:
+			if (stackmux_wanted(t) && stackmux_excluded(t))
+				stats.excluded++;
+		}
+	}
+	rcu_read_unlock();
+
+	if (copy_to_user(to, &stats, min(size, sizeof(stats))))
+		return -EFAULT;
+	if (size > sizeof(stats) &&
+	    clear_user((void __user *)to + sizeof(stats), size - sizeof(stats)))
+		return -EFAULT;
+	return sizeof(stats);
 }

@@ -55,25 +55,27 @@ static inline void stackmux_io_queue_locked(struct stackmux_io *io)
 		__add_wait_queue(io->wq, &io->wait);
 }
 
-static noinline void stackmux_io_queue_unlocked(struct stackmux_io *io)
+static noinline bool stackmux_io_queue_unlocked(struct stackmux_io *io)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&io->wq->lock, flags);
 	stackmux_io_queue_locked(io);
 	spin_unlock_irqrestore(&io->wq->lock, flags);
+	return true;
 }
 
-static inline void stackmux_io_queue(struct stackmux_record *rec)
+/* Returns true, so that it can be the last thing that a caller does. */
+static __always_inline bool stackmux_io_queue(struct stackmux_record *rec)
 {
 	struct stackmux_io *io = &rec->io;
 
 	init_waitqueue_func_entry(&io->wait, stackmux_io_wake);
 	io->wait.private = rec->task;
-	if (io->how & STACKMUX_WAIT_LOCKED)
-		stackmux_io_queue_locked(io);
-	else
-		stackmux_io_queue_unlocked(io);
+	if (!(io->how & STACKMUX_WAIT_LOCKED))
+		return stackmux_io_queue_unlocked(io);
+	stackmux_io_queue_locked(io);
+	return true;
 }
 
 static inline bool stackmux_io_queued(struct stackmux_io *io)
@@ -114,7 +116,10 @@ static enum stackmux_op_nr stackmux_io_op(struct file *file, unsigned int how)
 		case __NR_write:
 			return STACKMUX_OP_WRITE;
 		case __NR_writev:
-			/* Likewise */
+			/*
+			 * Without ->write_iter() it calls ->write() once for each
+			 * part, so something may have been moved.
+			 */
 			return file->f_op->write_iter ? STACKMUX_OP_WRITEV :
 							STACKMUX_NR_OPS;
 		case __NR_sendto:
@@ -129,10 +134,7 @@ static enum stackmux_op_nr stackmux_io_op(struct file *file, unsigned int how)
 		return STACKMUX_OP_READ;
 	switch (nr) {
 	case __NR_readv:
-		/*
-		 * This calls ->read() once for each part, so something may have
-		 * been moved.
-		 */
+		/* Likewise */
 		return file->f_op->read_iter ? STACKMUX_OP_READV : STACKMUX_NR_OPS;
 	case __NR_recvfrom:
 	case __NR_recvmsg:
@@ -188,11 +190,23 @@ static noinline bool stackmux_io_again(struct stackmux_record *rec,
 	return true;
 }
 
-static noinline void stackmux_io_timeout(struct stackmux_io *io, long timeo)
+static noinline bool stackmux_io_queue_timed(struct stackmux_record *rec, long timeo)
 {
+	struct stackmux_io *io = &rec->io;
+
 	io->deadline = jiffies + timeo;
 	stackmux_timer_start(&io->timeout, CLOCK_MONOTONIC, jiffies64_to_nsecs(timeo),
 			     TICK_NSEC, HRTIMER_MODE_REL);
+	return stackmux_io_queue(rec);
+}
+
+/* The thread has no record. */
+static noinline bool stackmux_wait_first(struct file *file, struct wait_queue_head *wq,
+					 unsigned int how, long *timeo,
+					 unsigned long wchan)
+{
+	return __stackmux_may_park(GFP_KERNEL) &&
+	       __stackmux_wait(file, wq, how, timeo, wchan);
 }
 
 /**
@@ -202,8 +216,10 @@ static noinline void stackmux_io_timeout(struct stackmux_io *io, long timeo)
  * @wq: the queue in which the call would sleep
  * @how: STACKMUX_WAIT_EXCLUSIVE: as an exclusive waiter;
  *	 STACKMUX_WAIT_LOCKED: the lock of @wq is held;
- *	 STACKMUX_WAIT_ROOM: it writes or sends
+ *	 STACKMUX_WAIT_ROOM: it writes or sends;
+ *	 STACKMUX_WAIT_WOKEN: it would sleep in wait_woken()
  * @timeo: how long at most, in jiffies, or NULL; may be changed to what is left
+ * @wchan: where the classic call would be seen sleeping
  *
  * To be asked when nothing has been moved yet. If the result is true an entry
  * is in the queue. Then what is waited for has to be looked at once more, unless
@@ -215,35 +231,32 @@ static noinline void stackmux_io_timeout(struct stackmux_io *io, long timeo)
  * Return: true if the caller is to return.
  */
 bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
-		     unsigned int how, long *timeo)
+		     unsigned int how, long *timeo, unsigned long wchan)
 {
 	struct stackmux_record *rec = current->stackmux;
 	enum stackmux_op_nr op;
 	struct stackmux_io *io;
 
-	if (unlikely(!rec)) {
-		if (!__stackmux_may_park(GFP_KERNEL))
-			return false;
-		rec = current->stackmux;
-	} else if (unlikely(rec->again)) {
+	/* All that is called here is called last: no register has to be saved. */
+	if (unlikely(!rec))
+		return stackmux_wait_first(file, wq, how, timeo, wchan);
+	if (unlikely(rec->again))
 		return stackmux_io_again(rec, file, wq, how, timeo);
-	} else if (!stackmux_task_may_park(current)) {
+	if (!stackmux_task_may_park(current))
 		return false;
-	}
 	op = stackmux_io_call(file, how);
 	if (op == STACKMUX_NR_OPS)
 		return false;
 
-	stackmux_arm_at(rec, op, _RET_IP_);
+	stackmux_arm_at(rec, op, wchan);
 	io = &rec->io;
 	io->file = get_file(file);
 	io->wq = wq;
 	io->how = how;
 	io->timeout.set = false;
 	if (timeo && *timeo != MAX_SCHEDULE_TIMEOUT)
-		stackmux_io_timeout(io, *timeo);
-	stackmux_io_queue(rec);
-	return true;
+		return stackmux_io_queue_timed(rec, *timeo);
+	return stackmux_io_queue(rec);
 }
 
 /**
@@ -315,14 +328,18 @@ static noinline long stackmux_io_nonblock(struct stackmux_record *rec,
 	long ret;
 
 	do {
-		if (signal_pending(current))
-			return io->timeout.set ? -EINTR : -ERESTARTSYS;
+		if (signal_pending(current)) {
+			ret = io->timeout.set ? -EINTR : -ERESTARTSYS;
+			break;
+		}
 		if (stackmux_io_queued(io))
 			return STACKMUX_ARMED;
 		io->how &= ~STACKMUX_WAIT_LOCKED;
 		stackmux_io_queue(rec);
 		ret = stackmux_io_execute(rec, fn, 0);
 	} while (ret == -EAGAIN && (io->file->f_flags & O_NONBLOCK));
+	if (ret != STACKMUX_ARMED)
+		stackmux_io_unqueue(io);
 	return ret;
 }
 
@@ -341,7 +358,8 @@ static __always_inline long stackmux_io_resume(struct stackmux_record *rec,
 	if (ret == STACKMUX_ARMED)
 		return ret;
 
-	stackmux_io_unqueue(io);
+	/* Who queues it and has a result after all takes it out again. */
+	WARN_ON_ONCE(IS_ENABLED(CONFIG_STACKMUX_DEBUG) && stackmux_io_queued(io));
 	stackmux_timer_cancel(&io->timeout);
 	if (io->how & STACKMUX_WAIT_EXCLUSIVE)
 		stackmux_io_pass_on(io);

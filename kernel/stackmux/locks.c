@@ -18,7 +18,7 @@ struct stackmux_lock {
 
 /* The request is among those that its blocker wakes when it goes away. */
 static void stackmux_lock_arm(struct stackmux_record *rec, struct file *file,
-			      struct file_lock *fl, int fd)
+			      struct file_lock *fl, int fd, unsigned long wchan)
 {
 	struct stackmux_lock *l = stackmux_private(rec, struct stackmux_lock);
 
@@ -27,7 +27,7 @@ static void stackmux_lock_arm(struct stackmux_record *rec, struct file *file,
 	l->fd = fd;
 	init_waitqueue_entry(&l->wait, current);
 	add_wait_queue(&fl->c.flc_wait, &l->wait);
-	stackmux_arm_at(rec, STACKMUX_OP_LOCK, _THIS_IP_);
+	stackmux_arm_at(rec, STACKMUX_OP_LOCK, wchan);
 }
 
 /**
@@ -57,7 +57,8 @@ int stackmux_flock(struct file *file, struct file_lock *fl)
 	heap->c.flc_flags |= FL_SLEEP;
 	error = flock_lock_inode(file_inode(file), heap);
 	if (error == FILE_LOCK_DEFERRED) {
-		stackmux_lock_arm(current->stackmux, file, heap, -1);
+		stackmux_lock_arm(current->stackmux, file, heap, -1,
+				  (unsigned long)locks_lock_inode_wait);
 		return STACKMUX_ARMED;
 	}
 	locks_delete_block(heap);
@@ -76,7 +77,7 @@ int stackmux_flock(struct file *file, struct file_lock *fl)
  */
 int stackmux_setlkw(struct file *file, struct file_lock *fl, unsigned int fd)
 {
-	stackmux_lock_arm(current->stackmux, file, fl, fd);
+	stackmux_lock_arm(current->stackmux, file, fl, fd, (unsigned long)fcntl_setlk);
 	return STACKMUX_ARMED;
 }
 

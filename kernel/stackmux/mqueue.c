@@ -38,7 +38,7 @@ static int stackmux_mq_wait(struct file *file, int sr, ktime_t *expires,
 	if (expires)
 		stackmux_timer_start(&q->timeout, CLOCK_REALTIME, *expires, 0,
 				     HRTIMER_MODE_ABS);
-	stackmux_arm_at(rec, STACKMUX_OP_MQUEUE, _THIS_IP_);
+	stackmux_arm_at(rec, STACKMUX_OP_MQUEUE, (unsigned long)wq_sleep);
 	return STACKMUX_ARMED;
 }
 

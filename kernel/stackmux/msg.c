@@ -31,7 +31,7 @@ struct stackmux_msg {
  * Context: stackmux_may_park_atomic(); the lock of the queue is held. The caller
  * returns STACKMUX_ARMED.
  */
-void stackmux_msgrcv(struct msg_queue *msq, void __user *buf, size_t bufsz,
+noinline void stackmux_msgrcv(struct msg_queue *msq, void __user *buf, size_t bufsz,
 		     long type, int mode, long maxsize)
 {
 	struct stackmux_record *rec = current->stackmux;
@@ -46,7 +46,7 @@ void stackmux_msgrcv(struct msg_queue *msq, void __user *buf, size_t bufsz,
 	m->receiver.r_maxsize = maxsize;
 	WRITE_ONCE(m->receiver.r_msg, ERR_PTR(-EAGAIN));
 	list_add_tail(&m->receiver.r_list, &msq->q_receivers);
-	stackmux_arm_at(rec, STACKMUX_OP_MSG, _THIS_IP_);
+	stackmux_arm_at(rec, STACKMUX_OP_MSG, _RET_IP_);
 }
 
 /* Pairs with smp_store_release() in pipelined_send() and expunge_all(). */

@@ -18,6 +18,7 @@ const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 		.name		= "futex",
 		.fired		= stackmux_futex_fired,
 		.resume		= stackmux_futex_resume,
+		.give_up	= stackmux_futex_give_up,
 		.wchan		= futex_wait_queue,
 	},
 	[STACKMUX_OP_FUTEXV] = {
@@ -30,13 +31,12 @@ const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 		.name		= "poll",
 		.fired		= stackmux_poll_fired,
 		.resume		= stackmux_poll_resume,
-		.wchan		= __x64_sys_poll,
+		.give_up	= stackmux_poll_give_up,
 	},
 	[STACKMUX_OP_SELECT] = {
 		.name		= "select",
 		.fired		= stackmux_poll_fired,
 		.resume		= stackmux_select_resume,
-		.wchan		= core_sys_select,
 	},
 #ifdef CONFIG_EPOLL
 	[STACKMUX_OP_EPOLL] = {
@@ -61,19 +61,16 @@ const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 		.name		= "sigsuspend",
 		.fired		= stackmux_signal_fired,
 		.resume		= stackmux_sigsuspend_resume,
-		.wchan		= __x64_sys_rt_sigsuspend,
 	},
 	[STACKMUX_OP_SIGTIMEDWAIT] = {
 		.name		= "sigtimedwait",
 		.fired		= stackmux_sigtimedwait_fired,
 		.resume		= stackmux_sigtimedwait_resume,
-		.wchan		= __x64_sys_rt_sigtimedwait,
 	},
 	[STACKMUX_OP_WAIT] = {
 		.name		= "wait",
 		.fired		= stackmux_wait_fired,
 		.resume		= stackmux_wait_resume,
-		.wchan		= kernel_wait4,
 	},
 	[STACKMUX_OP_READ] = {
 		.name		= "read",

@@ -10,18 +10,17 @@ struct pt_regs;
 struct stackmux_record;
 
 /* The names that the entry code knows calls by */
-long __x64_sys_poll(const struct pt_regs *regs);
 long __x64_sys_pause(const struct pt_regs *regs);
-long __x64_sys_rt_sigsuspend(const struct pt_regs *regs);
-long __x64_sys_rt_sigtimedwait(const struct pt_regs *regs);
 
 bool stackmux_futex_fired(struct stackmux_record *rec);
 long stackmux_futex_resume(struct stackmux_record *rec);
+bool stackmux_futex_give_up(struct stackmux_record *rec);
 bool stackmux_futexv_fired(struct stackmux_record *rec);
 long stackmux_futexv_resume(struct stackmux_record *rec);
 
 bool stackmux_poll_fired(struct stackmux_record *rec);
 long stackmux_poll_resume(struct stackmux_record *rec);
+bool stackmux_poll_give_up(struct stackmux_record *rec);
 long stackmux_select_resume(struct stackmux_record *rec);
 
 bool stackmux_epoll_fired(struct stackmux_record *rec);

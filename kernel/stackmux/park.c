@@ -60,8 +60,11 @@
 
 #include "stackmux.h"
 
+#define CREATE_TRACE_POINTS
+#include <trace/events/stackmux.h>
+
 /* Off: stacks are taken at once. Writable in debugfs. */
-DEFINE_STATIC_KEY_TRUE(stackmux_linger);
+bool stackmux_linger __read_mostly = true;
 
 static struct kmem_cache *stackmux_record_cache;
 static atomic_long_t stackmux_records = ATOMIC_LONG_INIT(0);
@@ -85,8 +88,13 @@ long stackmux_nr_records(void)
 	return atomic_long_read(&stackmux_records);
 }
 
-/* First park of current: without a record it blocks on its stack. */
-static noinline bool stackmux_record_alloc(gfp_t gfp)
+/**
+ * stackmux_record_alloc - give current a record, as its first park does
+ * @gfp: how to allocate it
+ *
+ * Return: false if there is none; the task blocks on its stack then.
+ */
+noinline bool stackmux_record_alloc(gfp_t gfp)
 {
 	struct stackmux_record *rec;
 
@@ -113,6 +121,7 @@ static noinline bool stackmux_record_alloc(gfp_t gfp)
 void __stackmux_free_task(struct task_struct *tsk)
 {
 	atomic_long_dec(&stackmux_records);
+	stackmux_drop_retry(tsk->stackmux);
 	kmem_cache_free(stackmux_record_cache, tsk->stackmux);
 	tsk->stackmux = NULL;
 }
@@ -147,6 +156,7 @@ static __always_inline void stackmux_park(struct stackmux_record *rec)
 	struct task_struct *tsk = current;
 
 	stackmux_assert_parkable();
+	trace_stackmux_park(rec);
 
 	preempt_disable();
 	set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
@@ -214,8 +224,11 @@ static noinline long stackmux_wait_again(struct stackmux_record *rec)
 static __always_inline void stackmux_resume(struct stackmux_record *rec,
 					    struct pt_regs *regs)
 {
-	long ret = rec->op->resume(rec);
+	long ret;
 
+	if (stackmux_retry(rec, regs))
+		return;
+	ret = rec->op->resume(rec);
 	if (unlikely(ret == STACKMUX_ARMED))
 		ret = stackmux_wait_again(rec);
 	syscall_set_return_value(current, regs, 0, ret);
@@ -252,10 +265,12 @@ static void stackmux_take(struct task_struct *tsk)
 
 	if (unlikely(!refcount_dec_if_one(&tsk->stack_refcount))) {
 		stackmux_count(STACKMUX_KEEPS);
+		trace_stackmux_keep(tsk);
 		/* Pairs with smp_load_acquire() in __stackmux_attach(). */
 		smp_store_release(&tsk->stackmux_state, STACKMUX_KEPT);
 		return;
 	}
+	trace_stackmux_take(tsk);
 	rec->regs = *task_pt_regs(tsk);
 	rec->mm_id = arch_stackmux_mm_id(tsk->mm);
 	tsk->stack = NULL;
@@ -322,7 +337,7 @@ void __stackmux_detach(struct task_struct *prev)
 		stackmux_leave_reserve(prev);
 		return;
 	}
-	if (static_branch_likely(&stackmux_linger)) {
+	if (likely(READ_ONCE(stackmux_linger))) {
 		rec->cpu = smp_processor_id();
 		prev->stackmux_state = STACKMUX_LINGERS;
 		/* Others only ever remove a task. */
@@ -414,6 +429,7 @@ static noinline void stackmux_give(struct task_struct *next)
 
 	if (rec->on_reserve) {
 		stackmux_count(STACKMUX_RESERVE);
+		trace_stackmux_lend(next);
 		return;
 	}
 	stackmux_count(STACKMUX_RESUMES);
@@ -492,6 +508,7 @@ __visible notrace void stackmux_ret_from_park(struct task_struct *prev,
 	if (unlikely(foreign) && !stackmux_charged_to_current(vm))
 		stackmux_recharge(vm, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 
+	trace_stackmux_resume(rec, foreign);
 	stackmux_resume(rec, regs);
 	syscall_exit_to_user_mode(regs);
 }

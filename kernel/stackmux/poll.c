@@ -254,7 +254,7 @@ bool stackmux_poll(struct pollfd __user *ufds, unsigned int nfds,
 		*ret = stackmux_poll_result(p, *ret);
 		return true;
 	}
-	stackmux_arm(STACKMUX_OP_POLL);
+	stackmux_arm_at(current->stackmux, STACKMUX_OP_POLL, _RET_IP_);
 	*ret = STACKMUX_ARMED;
 	return true;
 }
@@ -327,6 +327,21 @@ long stackmux_poll_resume(struct stackmux_record *rec)
 	else if (ret == -ERESTARTNOHAND)
 		ret = stackmux_poll_set_restart(p);
 	return ret;
+}
+
+/* A file has called: the task is going to ask it. */
+bool stackmux_poll_give_up(struct stackmux_record *rec)
+{
+	struct stackmux_poll *p = &rec->poll;
+
+	if (!READ_ONCE(p->triggered))
+		return false;
+	stackmux_poll_end(p);
+	stackmux_poll_free(p);
+	/* The time that is left is a result, too; the signal mask is not. */
+	if (p->finish)
+		stackmux_poll_select_finish(&p->end_time, NULL, p->time_type, 1);
+	return true;
 }
 
 static unsigned long *select_map(struct stackmux_poll *p, int i)
@@ -446,13 +461,14 @@ static int stackmux_select_result(struct stackmux_poll *p,
  * @outp: likewise
  * @exp: likewise
  * @end_time: absolute deadline of CLOCK_MONOTONIC, NULL for none, 0 for now
+ * @wchan: the function in which the classic call would be seen sleeping
  * @ret: what core_sys_select() is to return
  *
  * Context: outermost level of a system call for which stackmux_may_park().
  * Return: false if the call has to be done on the stack, nothing has happened.
  */
 bool stackmux_select(int n, fd_set __user *inp, fd_set __user *outp,
-		     fd_set __user *exp, struct timespec64 *end_time, int *ret)
+		     fd_set __user *exp, struct timespec64 *end_time, void *wchan, int *ret)
 {
 	unsigned long __user *const sets[] = {
 		(void __user *)inp, (void __user *)outp, (void __user *)exp
@@ -488,7 +504,7 @@ bool stackmux_select(int n, fd_set __user *inp, fd_set __user *outp,
 		*ret = stackmux_select_result(p, sets, *ret);
 		return true;
 	}
-	stackmux_arm(STACKMUX_OP_SELECT);
+	stackmux_arm_at(current->stackmux, STACKMUX_OP_SELECT, (unsigned long)wchan);
 	*ret = STACKMUX_ARMED;
 	return true;
 

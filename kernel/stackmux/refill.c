@@ -30,6 +30,8 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
+#include <trace/events/stackmux.h>
+
 #include "stackmux.h"
 
 static struct task_struct *stackmux_worker;
@@ -73,6 +75,7 @@ void stackmux_refill_wake(void)
 void stackmux_starve(struct stackmux_record *rec)
 {
 	stackmux_count(STACKMUX_STARVATIONS);
+	trace_stackmux_starve(current);
 	set_special_state(TASK_PARKED);
 	current->stackmux_state = STACKMUX_STARVING;
 	llist_add(&rec->starving, &stackmux_starving);
@@ -141,6 +144,7 @@ static void stackmux_grant(struct stackmux_record *rec)
 	 * stack. It got here with preemption off, so this is short.
 	 */
 	smp_cond_load_acquire(&task->on_cpu, !VAL);
+	trace_stackmux_grant(task);
 	rec->granted = s;
 	atomic_inc(&stackmux_grants);
 	/* The task cannot exit before it is woken; a full barrier lies within. */
@@ -169,6 +173,7 @@ static void stackmux_balance(int nid)
 		s = stackmux_node_take(nid);
 		if (!s)
 			break;
+		trace_stackmux_trim(nid, READ_ONCE(node->nr_idle));
 		stackmux_stack_destroy(s);
 		stackmux_count(STACKMUX_TRIMS);
 		cond_resched();
@@ -178,6 +183,7 @@ static void stackmux_balance(int nid)
 		if (!s)
 			break;
 		stackmux_count(STACKMUX_REFILLS);
+		trace_stackmux_refill(nid, READ_ONCE(node->nr_idle));
 		stackmux_node_give(nid, s);
 		cond_resched();
 	}

@@ -29,7 +29,7 @@ struct stackmux_sem {
  * Return: false if there is no memory; or true: @queue is in no queue any more,
  *	   and the caller is to return STACKMUX_ARMED.
  */
-bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, ktime_t *expires)
+noinline bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, ktime_t *expires)
 {
 	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_SEM);
 	struct stackmux_sem *s = stackmux_private(rec, struct stackmux_sem);
@@ -55,7 +55,7 @@ bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, ktime_t *exp
 	if (expires)
 		stackmux_timer_start(&s->timeout, CLOCK_MONOTONIC, *expires,
 				     current->timer_slack_ns, HRTIMER_MODE_ABS);
-	stackmux_arm_at(rec, STACKMUX_OP_SEM, _THIS_IP_);
+	stackmux_arm_at(rec, STACKMUX_OP_SEM, _RET_IP_);
 	return true;
 }
 

@@ -29,11 +29,13 @@ long stackmux_pause(void)
 /**
  * stackmux_sigsuspend - the same, with a signal mask that is to be restored
  *
+ * @wchan: the function in which the classic call would be seen sleeping
+ *
  * The mask of the wait is in force, the other one in current->saved_sigmask.
  */
-long stackmux_sigsuspend(void)
+long stackmux_sigsuspend(void *wchan)
 {
-	stackmux_arm(STACKMUX_OP_SIGSUSPEND);
+	stackmux_arm_at(current->stackmux, STACKMUX_OP_SIGSUSPEND, (unsigned long)wchan);
 	return STACKMUX_ARMED;
 }
 
@@ -73,7 +75,7 @@ int stackmux_sigtimedwait(const sigset_t *mask, ktime_t *timeout)
 	if (timeout)
 		stackmux_timer_start(&w->timeout, CLOCK_MONOTONIC, *timeout,
 				     current->timer_slack_ns, HRTIMER_MODE_REL);
-	stackmux_arm(STACKMUX_OP_SIGTIMEDWAIT);
+	stackmux_arm_at(current->stackmux, STACKMUX_OP_SIGTIMEDWAIT, _RET_IP_);
 	return STACKMUX_ARMED;
 }
 

@@ -22,6 +22,7 @@
  *	mqueue.c	mq_receive(), mq_send(); compiled with ipc/mqueue.c
  *	io.c		read(), recvmsg(), accept(), write(), sendmsg() and relatives
  *	socket.c	... what is particular to sockets; compiled with net/socket.c
+ *	retry.c		threads that look themselves at what they waited for
  *	inspect.c	what /proc and SysRq say of a parked task
  *	stats.c		counters and knobs in debugfs
  *
@@ -67,12 +68,16 @@ struct stackmux_record;
  *	    result of the system call; or arms again and returns STACKMUX_ARMED.
  *	    Whether that wait parks or keeps the stack is not its business. The
  *	    registers are those of current_pt_regs().
+ * @give_up: the task runs again, and wants to see itself what has happened. If a
+ *	     wake source has fired that is no timer, takes every one of them down
+ *	     and returns true. NULL: the task can never see it.
  * @wchan: the function in which the classic call would be seen sleeping
  */
 struct stackmux_op {
 	const char *name;
 	bool (*fired)(struct stackmux_record *rec);
 	long (*resume)(struct stackmux_record *rec);
+	bool (*give_up)(struct stackmux_record *rec);
 	void *wchan;
 };
 
@@ -178,14 +183,20 @@ struct stackmux_poll_page {
  * @pt: what ->poll() of files gets
  * @timeout: the deadline
  * @end_time: the same, as the call computed it
- * @fds: the set, @nfds elements: @one, or memory from kvmalloc()
- * @entry: the first place in a wait queue, in use if @nr_entries is not 0
+ * @fds: the set: @one, or memory from kvmalloc()
+ * @one: a set of one element
+ * @nfds: elements of the set
+ * @nr_entries: places in wait queues that are in use
+ * @entry: the first of them
  * @pages: further places
  * @error: a place could not be allocated
  * @triggered: a file has called
- * @finish: ends as poll_select_finish() does, with @user_time and @time_type
+ * @finish: ends as poll_select_finish() does
+ * @time_type: ... with this
+ * @n: select: bits of a bitmap
+ * @user_time: as @time_type
  * @ufds: poll: where results go
- * @bits: select: three bitmaps of @n bits each
+ * @bits: select: three bitmaps
  */
 struct stackmux_poll {
 	poll_table pt;
@@ -269,12 +280,22 @@ struct stackmux_io {
  * @granted: the stack that the refill worker gave to a starving task
  * @mm_id: the address space that the task lived in when it last parked
  * @starving: entry in the worker's list
+ * @retry: code that looks itself at what it waited for, or NULL
  * @wchan: where the classic call would sleep
  * @cpu: where the task parked last, while its stack lingers there
  * @rearms: times this wait was armed again after a wake that brought nothing
  * @on_reserve: switched in on a reserve stack, only to ask for a real one
  * @was_granted: took a granted stack, the worker is to be told
  * @again: io.c executes the call again
+ * @futex: of futex.c
+ * @futexv: likewise
+ * @poll: of poll.c
+ * @epoll: of epoll.c
+ * @sleep: of sleep.c
+ * @sigwait: of signal.c
+ * @wait: of wait.c
+ * @io: of io.c
+ * @private: of calls whose structures nobody else knows
  *
  * Allocated when the task parks for the first time, freed with the task. Only
  * the task itself writes it, but for @granted (the worker, while the task is
@@ -288,6 +309,7 @@ struct stackmux_record {
 	struct stackmux_stack *granted;
 	u64 mm_id;
 	struct llist_node starving;
+	const struct stackmux_retry *retry;
 	unsigned long wchan;
 	int cpu;
 	u8 rearms;
@@ -303,7 +325,6 @@ struct stackmux_record {
 		struct stackmux_sigwait sigwait;
 		struct stackmux_wait wait;
 		struct stackmux_io io;
-		/* Of calls whose structures nobody else knows */
 		unsigned long private[STACKMUX_PRIVATE_LONGS];
 	};
 };
@@ -406,6 +427,7 @@ static inline bool stackmux_wanted(struct task_struct *tsk)
  * - kernel threads and the workers of io_uring and vhost: nothing to return to;
  * - those that reclaim or write back memory: they must not need any to go on;
  * - those that are exiting, or traced: a tracer looks at the stack's registers;
+ * - those that asked for it: PR_STACKMUX_THREAD;
  * - real-time and deadline tasks: no wait for a stack after a wake-up;
  * - 32-bit system calls, whose entry has other work to do on the way out.
  */
@@ -422,7 +444,7 @@ static inline bool stackmux_task_may_park(struct task_struct *tsk)
 {
 	if (!stackmux_wanted(tsk))
 		return false;
-	if (unlikely((tsk->flags & STACKMUX_PF_KEEP) | tsk->ptrace))
+	if (unlikely((tsk->flags & STACKMUX_PF_KEEP) | tsk->ptrace | tsk->stackmux_keep))
 		return false;
 	/* By policy, not by a priority that it inherits from a waiter */
 	return likely(!rt_or_dl_prio(tsk->normal_prio)) && likely(!in_compat_syscall());
@@ -468,6 +490,7 @@ enum stackmux_stat {
 	STACKMUX_TRIMS,
 	STACKMUX_CLONES,
 	STACKMUX_REARMS,
+	STACKMUX_RETRIES,
 	STACKMUX_NR_STATS,
 };
 
@@ -513,7 +536,7 @@ struct stackmux_node {
 
 extern struct stackmux_node *stackmux_nodes;
 extern unsigned int stackmux_percpu_max, stackmux_node_max, stackmux_node_low;
-DECLARE_STATIC_KEY_TRUE(stackmux_linger);
+extern bool stackmux_linger;
 extern atomic_long_t stackmux_nr_stacks, stackmux_max_stacks;
 
 int stackmux_pool_init(void);
@@ -613,9 +636,28 @@ void stackmux_starve(struct stackmux_record *rec);
 void stackmux_grant_used(void);
 
 /*
+ * Threads that look themselves at what they waited for
+ */
+long stackmux_set_retry(const void __user *from, size_t size);
+void stackmux_drop_retry(struct stackmux_record *rec);
+bool __stackmux_retry(struct stackmux_record *rec, struct pt_regs *regs);
+
+static __always_inline bool stackmux_retry(struct stackmux_record *rec,
+					   struct pt_regs *regs)
+{
+	return unlikely(rec->retry) && __stackmux_retry(rec, regs);
+}
+
+/*
+ * Looking at parked tasks
+ */
+long stackmux_process_stats(struct stackmux_stats __user *to, size_t size);
+
+/*
  * Parking
  */
 int stackmux_park_init(void);
+bool stackmux_record_alloc(gfp_t gfp);
 void stackmux_take_last(struct stackmux_cpu *sc);
 long stackmux_nr_records(void);
 void stackmux_ret_from_park(struct task_struct *prev, struct pt_regs *regs,

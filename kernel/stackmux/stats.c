@@ -1,23 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: counters and knobs in debugfs
+ * stackmux: counters and knobs
  *
- * /sys/kernel/debug/stackmux/
- *	stats		counters, one "name value" a line
+ * /sys/kernel/stackmux/ has one value per file, see
+ * Documentation/ABI/testing/sysfs-kernel-stackmux: the counters, and how many
+ * idle stacks are kept.
+ *
+ * /sys/kernel/debug/stackmux/ is for tests:
+ *	stats		all counters, one "name value" a line
  *	linger		0: take the stack at each park, not at the next one of the CPU
- *	percpu_max	idle stacks that a CPU caches
- *	node_max	idle stacks that a node's list holds before it is trimmed
- *	node_low	... and up to which it is filled
  *	shrink		write N: empty the CPUs' caches, free up to N idle stacks
  *	reset		write anything: start stacks_max anew
  */
 #include <linux/debugfs.h>
 #include <linux/init.h>
+#include <linux/kobject.h>
 #include <linux/seq_file.h>
+#include <linux/sysfs.h>
 
 #include "stackmux.h"
 
-static const char * const stackmux_stat_names[STACKMUX_NR_STATS] = {
+/* What can be read, beyond the counters of the CPUs */
+enum {
+	STACKMUX_STACKS = STACKMUX_NR_STATS,
+	STACKMUX_STACKS_IDLE,
+	STACKMUX_STACKS_MAX,
+	STACKMUX_RECORDS,
+	STACKMUX_RECORD_BYTES,
+	STACKMUX_PARKED,
+	STACKMUX_NR_VALUES,
+};
+
+static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_PARKS]	= "parks",
 	[STACKMUX_RESUMES]	= "resumes",
 	[STACKMUX_NOSWITCH]	= "noswitch",
@@ -29,34 +43,135 @@ static const char * const stackmux_stat_names[STACKMUX_NR_STATS] = {
 	[STACKMUX_TRIMS]	= "trims",
 	[STACKMUX_CLONES]	= "clones",
 	[STACKMUX_REARMS]	= "rearms",
+	[STACKMUX_RETRIES]	= "retries",
+	[STACKMUX_STACKS]	= "stacks",
+	[STACKMUX_STACKS_IDLE]	= "stacks_idle",
+	[STACKMUX_STACKS_MAX]	= "stacks_max",
+	[STACKMUX_RECORDS]	= "records",
+	[STACKMUX_RECORD_BYTES]	= "record_bytes",
+	[STACKMUX_PARKED]	= "parked",
 };
+
+static u64 stackmux_sum(enum stackmux_stat stat)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu(stackmux_cpu.stats[stat], cpu));
+	return sum;
+}
+
+static u64 stackmux_value(unsigned int i)
+{
+	u64 parks, resumes;
+
+	switch (i) {
+	case STACKMUX_STACKS:
+		return atomic_long_read(&stackmux_nr_stacks);
+	case STACKMUX_STACKS_IDLE:
+		return stackmux_nr_idle();
+	case STACKMUX_STACKS_MAX:
+		return atomic_long_read(&stackmux_max_stacks);
+	case STACKMUX_RECORDS:
+		return stackmux_nr_records();
+	case STACKMUX_RECORD_BYTES:
+		return sizeof(struct stackmux_record);
+	case STACKMUX_PARKED:
+		/* Not read at one moment: never let the difference fall below 0. */
+		resumes = stackmux_sum(STACKMUX_RESUMES);
+		parks = stackmux_sum(STACKMUX_PARKS);
+		return parks > resumes ? parks - resumes : 0;
+	default:
+		return stackmux_sum(i);
+	}
+}
+
+static struct kobj_attribute stackmux_value_attrs[STACKMUX_NR_VALUES];
+
+static ssize_t stackmux_value_show(struct kobject *kobj, struct kobj_attribute *attr,
+				   char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", stackmux_value(attr - stackmux_value_attrs));
+}
+
+/* How many idle stacks are kept */
+struct stackmux_knob {
+	struct kobj_attribute attr;
+	unsigned int *value;
+};
+
+static ssize_t stackmux_knob_show(struct kobject *kobj, struct kobj_attribute *attr,
+				  char *buf)
+{
+	struct stackmux_knob *knob = container_of(attr, struct stackmux_knob, attr);
+
+	return sysfs_emit(buf, "%u\n", READ_ONCE(*knob->value));
+}
+
+static ssize_t stackmux_knob_store(struct kobject *kobj, struct kobj_attribute *attr,
+				   const char *buf, size_t count)
+{
+	struct stackmux_knob *knob = container_of(attr, struct stackmux_knob, attr);
+	unsigned int value;
+	int ret;
+
+	ret = kstrtouint(buf, 0, &value);
+	if (ret)
+		return ret;
+	WRITE_ONCE(*knob->value, value);
+	stackmux_refill_wake();
+	return count;
+}
+
+#define STACKMUX_KNOB(name)	{					\
+	.attr	= __ATTR(name, 0644, stackmux_knob_show, stackmux_knob_store), \
+	.value	= &stackmux_##name,					\
+}
+
+static struct stackmux_knob stackmux_knobs[] = {
+	STACKMUX_KNOB(percpu_max),
+	STACKMUX_KNOB(node_max),
+	STACKMUX_KNOB(node_low),
+};
+
+static int __init stackmux_sysfs_init(void)
+{
+	struct kobject *dir = kobject_create_and_add("stackmux", kernel_kobj);
+	int i, ret = 0;
+
+	if (!dir)
+		return -ENOMEM;
+	for (i = 0; i < STACKMUX_NR_VALUES && !ret; i++) {
+		struct kobj_attribute *attr = &stackmux_value_attrs[i];
+
+		sysfs_attr_init(&attr->attr);
+		attr->attr.name = stackmux_value_names[i];
+		attr->attr.mode = 0444;
+		attr->show = stackmux_value_show;
+		ret = sysfs_create_file(dir, &attr->attr);
+	}
+	for (i = 0; i < ARRAY_SIZE(stackmux_knobs) && !ret; i++)
+		ret = sysfs_create_file(dir, &stackmux_knobs[i].attr.attr);
+	if (ret)
+		kobject_put(dir);
+	return ret;
+}
+late_initcall(stackmux_sysfs_init);
 
 static int stats_show(struct seq_file *m, void *unused)
 {
-	u64 sum[STACKMUX_NR_STATS] = {};
-	int cpu, i;
+	int i;
 
-	for_each_possible_cpu(cpu)
-		for (i = 0; i < STACKMUX_NR_STATS; i++)
-			sum[i] += READ_ONCE(per_cpu(stackmux_cpu.stats[i], cpu));
-
-	for (i = 0; i < STACKMUX_NR_STATS; i++)
-		seq_printf(m, "%s %llu\n", stackmux_stat_names[i], sum[i]);
-	seq_printf(m, "stacks %ld\n", atomic_long_read(&stackmux_nr_stacks));
-	seq_printf(m, "stacks_idle %lu\n", stackmux_nr_idle());
-	seq_printf(m, "stacks_max %ld\n", atomic_long_read(&stackmux_max_stacks));
-	seq_printf(m, "records %ld\n", stackmux_nr_records());
-	seq_printf(m, "record_bytes %zu\n", sizeof(struct stackmux_record));
-	/* Not read at one moment: never let the difference be seen below 0. */
-	seq_printf(m, "parked %lld\n",
-		   max_t(s64, 0, sum[STACKMUX_PARKS] - sum[STACKMUX_RESUMES]));
+	for (i = 0; i < STACKMUX_NR_VALUES; i++)
+		seq_printf(m, "%s %llu\n", stackmux_value_names[i], stackmux_value(i));
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(stats);
 
 static int stackmux_linger_get(void *unused, u64 *val)
 {
-	*val = static_key_enabled(&stackmux_linger);
+	*val = READ_ONCE(stackmux_linger);
 	return 0;
 }
 
@@ -64,10 +179,7 @@ static int stackmux_linger_set(void *unused, u64 val)
 {
 	if (val > 1)
 		return -EINVAL;
-	if (val)
-		static_branch_enable(&stackmux_linger);
-	else
-		static_branch_disable(&stackmux_linger);
+	WRITE_ONCE(stackmux_linger, val);
 	if (static_branch_unlikely(&stackmux_key))
 		stackmux_flush();
 	return 0;
@@ -98,9 +210,6 @@ static int __init stackmux_debugfs_init(void)
 
 	debugfs_create_file("stats", 0444, dir, NULL, &stats_fops);
 	debugfs_create_file_unsafe("linger", 0644, dir, NULL, &stackmux_linger_fops);
-	debugfs_create_u32("percpu_max", 0644, dir, &stackmux_percpu_max);
-	debugfs_create_u32("node_max", 0644, dir, &stackmux_node_max);
-	debugfs_create_u32("node_low", 0644, dir, &stackmux_node_low);
 	debugfs_create_file_unsafe("shrink", 0200, dir, NULL, &stackmux_shrink_fops);
 	debugfs_create_file_unsafe("reset", 0200, dir, NULL, &stackmux_reset_fops);
 	return 0;

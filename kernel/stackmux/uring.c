@@ -63,7 +63,7 @@ static int stackmux_uring_queue(struct stackmux_uring *u)
  * Context: outermost level of io_uring_enter(), for which stackmux_may_park().
  * Return: STACKMUX_ARMED.
  */
-int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time)
+noinline int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time)
 {
 	struct stackmux_uring *u = stackmux_private(current->stackmux, struct stackmux_uring);
 	struct io_ring_ctx *ctx = iowq->ctx;
@@ -83,7 +83,7 @@ int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time)
 	}
 	if (current_pending_io())
 		current->in_iowait = 1;
-	stackmux_arm_at(current->stackmux, STACKMUX_OP_URING, _THIS_IP_);
+	stackmux_arm_at(current->stackmux, STACKMUX_OP_URING, _RET_IP_);
 	return STACKMUX_ARMED;
 }
 

@@ -36,11 +36,12 @@ static void stackmux_wait_unqueue(struct stackmux_wait *w)
 /**
  * stackmux_do_wait - do_wait() without a stack
  * @wo: what is waited for; the caller puts its pid
+ * @wchan: the function in which the classic call would be seen sleeping
  *
  * Context: outermost level of a system call for which stackmux_may_park().
  * Return: what do_wait() returns, or STACKMUX_ARMED.
  */
-long stackmux_do_wait(struct wait_opts *wo)
+long stackmux_do_wait(struct wait_opts *wo, void *wchan)
 {
 	struct stackmux_wait *w = &stackmux_claim(STACKMUX_OP_WAIT)->wait;
 	long ret;
@@ -58,7 +59,7 @@ long stackmux_do_wait(struct wait_opts *wo)
 		return ret;
 	}
 	get_pid(w->wo.wo_pid);
-	stackmux_arm(STACKMUX_OP_WAIT);
+	stackmux_arm_at(current->stackmux, STACKMUX_OP_WAIT, (unsigned long)wchan);
 	return STACKMUX_ARMED;
 }
 

@@ -3,16 +3,21 @@
  * stackmux: threads that sleep without a kernel stack
  *
  *	prctl(PR_STACKMUX, operation, flags, 0, 0)
+ *	prctl(PR_STACKMUX, PR_STACKMUX_STATS, &stats, sizeof(stats), 0)
+ *	prctl(PR_STACKMUX, PR_STACKMUX_RETRY, &retry, sizeof(retry), 0)
  *
  * The setting belongs to the process: it is shared by all its threads, those
  * that already run included, inherited over fork(), and dropped by a
- * successful execve() unless %PR_STACKMUX_F_EXEC was given.
+ * successful execve() unless %PR_STACKMUX_F_EXEC was given. A single thread can
+ * be left out of it.
  *
  * An unknown operation, an unknown flag, or an unused argument that is not 0
  * gives %EINVAL; so does every call on a kernel without stackmux.
  */
 #ifndef _UAPI_LINUX_STACKMUX_H
 #define _UAPI_LINUX_STACKMUX_H
+
+#include <linux/types.h>
 
 /* First argument of prctl(): "SMUX" */
 #define PR_STACKMUX		0x534d5558
@@ -26,17 +31,99 @@
  * DISABLE: let them block on their stacks again; threads that are parked stay
  *	   so until they are woken. flags must be 0. Returns 0.
  * GET:	   flags must be 0. Returns a mask of the PR_STACKMUX_* result bits.
+ * THREAD: flags: PR_STACKMUX_T_KEEP: the calling thread keeps its stack, whatever
+ *	   the process does; 0: no longer. Neither threads that it creates nor
+ *	   children have this setting, and execve() drops it. Returns 0.
+ * STATS:  fill a struct stackmux_stats; its size is the fourth argument. Returns
+ *	   the size of the kernel's structure, which may be another one: of a
+ *	   smaller structure the first members are filled, in a larger one the
+ *	   rest is set to 0. %EINVAL: it is smaller than
+ *	   %STACKMUX_STATS_SIZE_VER0; %EFAULT: it cannot be written to.
+ * RETRY:  register a struct stackmux_retry for the calling thread, or with NULL
+ *	   and size 0 none; see there. Returns 0. %EINVAL: the size is smaller
+ *	   than %STACKMUX_RETRY_SIZE_VER0, a flag is unknown, or an address is
+ *	   not one of user space; %E2BIG: the structure is larger than the
+ *	   kernel's, and the rest is not 0; %EFAULT: it cannot be read; %ENOMEM.
  */
 #define PR_STACKMUX_ENABLE	1
 #define PR_STACKMUX_DISABLE	2
 #define PR_STACKMUX_GET		3
+#define PR_STACKMUX_THREAD	4
+#define PR_STACKMUX_STATS	5
+#define PR_STACKMUX_RETRY	6
 
 /* Flags of PR_STACKMUX_ENABLE, the third argument of prctl() */
 #define PR_STACKMUX_F_EXEC	(1UL << 0)	/* keep the setting over execve() */
+
+/* Flags of PR_STACKMUX_THREAD */
+#define PR_STACKMUX_T_KEEP	(1UL << 0)	/* keep the stack of this thread */
 
 /* Result bits of PR_STACKMUX_GET */
 #define PR_STACKMUX_ENABLED	(1UL << 0)	/* this process opted in */
 #define PR_STACKMUX_EXEC	(1UL << 1)	/* ... and stays so over execve() */
 #define PR_STACKMUX_ACTIVE	(1UL << 2)	/* its waits park: kernel.stackmux considered */
+#define PR_STACKMUX_KEEPS	(1UL << 3)	/* ... but not those of the calling thread */
+
+/**
+ * struct stackmux_stats - the threads of the calling process, by PR_STACKMUX_STATS
+ * @threads: how many there are
+ * @parked: ... of these sleep without a kernel stack
+ * @lingering: ... sleep, and their stack is there for the next thread that needs it
+ * @kept: ... sleep in a call that parks, but with a stack that cannot be taken now
+ * @excluded: ... do not park, though the process does: left out by
+ *	      PR_STACKMUX_THREAD, real-time, traced, ...
+ * @records: ... have a park record, since they have parked before
+ * @stack_size: bytes of a kernel stack
+ * @record_size: bytes of a park record
+ *
+ * Looked at one after another while they run. What parking saves right now is
+ * @parked * @stack_size - @records * @record_size bytes.
+ */
+struct stackmux_stats {
+	__u64 threads;
+	__u64 parked;
+	__u64 lingering;
+	__u64 kept;
+	__u64 excluded;
+	__u64 records;
+	__u64 stack_size;
+	__u64 record_size;
+};
+
+#define STACKMUX_STATS_SIZE_VER0	64	/* sizeof the first of these */
+
+/**
+ * struct stackmux_retry - code that looks itself at what it has waited for
+ * @start: address of the first byte of the range
+ * @length: bytes of the range, not 0
+ * @address: where the thread goes on
+ * @flags: must be 0
+ *
+ * A wait is of this range if the address after its system call instruction lies
+ * in it. If the thread parks and is then woken by what it waits for, the kernel
+ * only ends the wait: it neither asks whether the condition holds nor stores any
+ * result, and the thread goes on in user mode at @address, with all registers as
+ * the system call leaves them, and with a mask of STACKMUX_RETRY_* as the result.
+ *
+ * futex(FUTEX_WAIT, FUTEX_WAIT_BITSET), futex_wait(), poll() and ppoll() do so.
+ * Whatever else ends the wait (a time-out, a signal, a tracer, ...), and all other
+ * calls, give their result in the ordinary way, at the address after the
+ * instruction. So the code has to be ready for both.
+ *
+ * Nothing is read of this structure later. If there is no code at @address, the
+ * thread gets %SIGSEGV, as for any jump there. Threads and children that the
+ * thread creates have no range; execve() drops it.
+ */
+struct stackmux_retry {
+	__u64 start;
+	__u64 length;
+	__u64 address;
+	__u64 flags;
+};
+
+#define STACKMUX_RETRY_SIZE_VER0	32	/* sizeof the first of these */
+
+/* Why the thread goes on */
+#define STACKMUX_RETRY_WOKEN	(1UL << 0)	/* what it waits for has woken it */
 
 #endif /* _UAPI_LINUX_STACKMUX_H */

@@ -5,6 +5,7 @@
 
 #include <linux/sched/task_stack.h>
 #include <asm/frame.h>
+#include <asm/kdebug.h>
 #include <asm/mmu.h>
 #include <asm/switch_to.h>
 
@@ -60,6 +61,27 @@ static __always_inline unsigned long arch_stackmux_arg(const struct pt_regs *reg
 	default:
 		return regs->r9;
 	}
+}
+
+/* A system call returns to another address, with all registers as if it were there. */
+static inline void arch_stackmux_jump(struct pt_regs *regs, unsigned long ip)
+{
+	/* SYSCALL leaves the address here, and SYSRET takes it from here. */
+	if (regs->cx == regs->ip)
+		regs->cx = ip;
+	regs->ip = ip;
+}
+
+/* The user registers, as they end the trace of a stack */
+static inline void arch_stackmux_show_regs(struct pt_regs *regs)
+{
+	__show_regs(regs, SHOW_REGS_SHORT, KERN_INFO);
+}
+
+/* Is @tsk of a program whose system calls are those of 32 bits? */
+static inline bool arch_stackmux_compat(struct task_struct *tsk)
+{
+	return test_tsk_thread_flag(tsk, TIF_ADDR32);
 }
 
 /* A number that names @mm and never another one; 0 and ~0 are no numbers. */
