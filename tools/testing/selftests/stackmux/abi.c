@@ -5,11 +5,15 @@
  */
 #include "stackmux_harness.h"
 
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+
 #define NW	6
 
 #define ENABLED	((int)PR_STACKMUX_ENABLED)
 #define EXEC	((int)PR_STACKMUX_EXEC)
 #define ACTIVE	((int)PR_STACKMUX_ACTIVE)
+#define KEEPS	((int)PR_STACKMUX_KEEPS)
 
 FIXTURE(abi) {
 	struct sm_env env;
@@ -117,13 +121,20 @@ TEST_F(abi, arguments)
 						    bad[i], 0));
 			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0, 0,
 						    bad[i]));
+			if (bad[i] != PR_STACKMUX_T_KEEP)
+				EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD,
+							    bad[i], 0, 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD, 0,
+						    bad[i], 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD, 0, 0,
+						    bad[i]));
 			/* The operation is all of the argument. */
 			if (bad[i] > 8)
 				EXPECT_EQ(-EINVAL, sm_prctl(bad[i] |
 							    PR_STACKMUX_GET,
 							    0, 0, 0));
 		}
-		EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET + 1, 0, 0, 0));
+		EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_RETRY + 1, 0, 0, 0));
 		/* What was refused has changed nothing. */
 		EXPECT_EQ(state ? ENABLED | EXEC | ACTIVE : 0, sm_get());
 	}
@@ -174,6 +185,13 @@ TEST_F(abi, threads)
 	ASSERT_EQ(0, sm_thread(&t, toggle_thread, NULL));
 	pthread_join(t, &ret);
 	EXPECT_EQ(0, sm_get());
+}
+
+static long sm_mode(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) ? -errno : (long)(st.st_mode & 07777);
 }
 
 /* What a forked child finds, and what it finds after exec. */
@@ -462,6 +480,223 @@ TEST_F(abi, counters)
 	EXPECT_GE(b.resumes + b.parked, b.parks - b.noswitch - b.keeps);
 }
 
+/* What the line "Stackmux:" of a thread's status says */
+static const char *status_of(pid_t pid, pid_t tid, char *buf, size_t size)
+{
+	static const char key[] = "\nStackmux:\t";
+	char path[80], *p;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", pid, tid);
+	if (sm_read_file(path, buf, size) < 0)
+		return "cannot be read";
+	p = strstr(buf, key);
+	if (!p)
+		return "has no such line";
+	p += strlen(key);
+	*strchrnul(p, '\n') = '\0';
+	return p;
+}
+
+#define EXPECT_STATUS(what, tid)					\
+do {									\
+	char __buf[4096];						\
+									\
+	EXPECT_STREQ(what, status_of(getpid(), tid, __buf, sizeof(__buf))); \
+} while (0)
+
+static void keep_stack(struct sm_waiter *w)
+{
+	sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0);
+}
+
+/* A thread that is left out, in a process whose others park */
+TEST_F(abi, thread)
+{
+	struct sm_waiter *w = &self->w[NW - 1];
+	struct sm_stats st;
+	pthread_t t;
+	void *ret;
+
+	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0));
+	EXPECT_EQ(KEEPS, sm_get());
+	ASSERT_EQ(0, sm_enable(0));
+	EXPECT_EQ(ENABLED | ACTIVE | KEEPS, sm_get());
+	EXPECT_STATUS("excluded thread", sm_gettid());
+	/* It is the only one: not another thread, no child, no next program. */
+	ASSERT_EQ(0, sm_thread(&t, get_thread, NULL));
+	pthread_join(t, &ret);
+	EXPECT_EQ(ENABLED | ACTIVE, (long)ret);
+	EXPECT_EQ(ENABLED | ACTIVE, child_get(false));
+	ASSERT_EQ(0, sm_enable(PR_STACKMUX_F_EXEC));
+	EXPECT_EQ(ENABLED | EXEC | ACTIVE, child_get(true));
+	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, 0, 0, 0));
+	EXPECT_EQ(ENABLED | EXEC | ACTIVE, sm_get());
+	EXPECT_STATUS("ready", sm_gettid());
+
+	ASSERT_EQ(0, sm_stats_read(&self->env.base));
+	ASSERT_TRUE(start(self->w, NW - 1, &self->f));
+	EXPECT_TRUE(sm_wait_parked(&self->env, NW - 1));
+	w->before = keep_stack;
+	ASSERT_EQ(0, sm_waiter_futex(w, &self->f, 0, SM_PRIVATE));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->f, SM_PRIVATE) == NW));
+	EXPECT_STATUS("parked", self->w[0].tid);
+	EXPECT_STATUS("excluded thread", w->tid);
+	sm_sleep_ms(100 * sm_slow());
+	ASSERT_EQ(0, sm_stats_read(&st));
+	EXPECT_EQ(NW - 1, st.parked - self->env.base.parked);
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+}
+
+/* Each of the words that /proc/PID/status has for a thread */
+TEST_F(abi, status)
+{
+	const struct sched_param rt = { .sched_priority = 1 }, normal = { };
+	struct sm_waiter *w = self->w;
+	const char *word;
+	char buf[4096];
+	int status;
+	pid_t pid;
+
+	EXPECT_STATUS("off", sm_gettid());
+	ASSERT_TRUE(start(w, 1, &self->f));
+	EXPECT_STATUS("off", w->tid);
+	EXPECT_TRUE(finish(w, 1, &self->f));
+
+	ASSERT_EQ(0, sm_enable(0));
+	EXPECT_STATUS("ready", sm_gettid());
+	ASSERT_TRUE(start(w, 1, &self->f));
+	EXPECT_TRUE(sm_wait_parked(&self->env, 1));
+	EXPECT_STATUS("parked", w->tid);
+	EXPECT_TRUE(finish(w, 1, &self->f));
+
+	ASSERT_EQ(0, sched_setscheduler(0, SCHED_FIFO, &rt));
+	EXPECT_STATUS("excluded realtime", sm_gettid());
+	ASSERT_EQ(0, sched_setscheduler(0, SCHED_OTHER, &normal));
+	EXPECT_STATUS("ready", sm_gettid());
+
+	pid = sm_fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		/* Who is parked when the tracer comes stays so. */
+		for (;;)
+			sched_yield();
+	}
+	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, pid, 0, 0));
+	EXPECT_STREQ("excluded traced", status_of(pid, pid, buf, sizeof(buf)));
+	kill(pid, SIGKILL);
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "0\n"));
+	EXPECT_STATUS("off", sm_gettid());
+
+	/* A stack that waits for the next one who needs it */
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n"));
+	ASSERT_EQ(0, sm_write_file(SM_LINGER, "1\n"));
+	ASSERT_TRUE(start(w, 1, &self->f));
+	/* Unless another thread has needed it by now */
+	word = status_of(getpid(), w->tid, buf, sizeof(buf));
+	EXPECT_TRUE(!strcmp(word, "lingering") || !strcmp(word, "parked")) {
+		TH_LOG("%s", word);
+	}
+	EXPECT_TRUE(finish(w, 1, &self->f));
+}
+
+/* PR_STACKMUX_STATS: sizes of the structure, and what is in it */
+TEST_F(abi, stats)
+{
+	struct {
+		struct stackmux_stats st;
+		unsigned char more[64];
+	} big, *page;
+	const long size = sizeof(big.st);
+	struct stackmux_stats st;
+	struct sm_stats dbg;
+	unsigned int i;
+
+#define STATS(p, n)	sm_prctl(PR_STACKMUX_STATS, (unsigned long)(p), n, 0)
+
+	EXPECT_EQ(size, STACKMUX_STATS_SIZE_VER0);
+	EXPECT_EQ(-EINVAL, STATS(&st, 0));
+	EXPECT_EQ(-EINVAL, STATS(&st, STACKMUX_STATS_SIZE_VER0 - 1));
+	EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_STATS, (unsigned long)&st, size, 1));
+	EXPECT_EQ(-EFAULT, STATS(NULL, size));
+	EXPECT_EQ(-EFAULT, STATS(-1UL, size));
+	page = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, page);
+	ASSERT_EQ(0, mprotect((char *)page + 4096, 4096, PROT_READ));
+	EXPECT_EQ(-EFAULT, STATS((char *)page + 4096 - size + 8, size));
+	EXPECT_EQ(-EFAULT, STATS((char *)page + 4096 - size, size + 8));
+	EXPECT_EQ(size, STATS((char *)page + 4096 - size, size));
+	munmap(page, 8192);
+
+	memset(&big, 0xee, sizeof(big));
+	EXPECT_EQ(size, STATS(&big, sizeof(big)));
+	for (i = 0; i < sizeof(big.more); i++)
+		EXPECT_EQ(0, big.more[i]);
+
+	EXPECT_EQ(size, STATS(&st, size));
+	EXPECT_EQ(1, st.threads);
+	EXPECT_EQ(0, st.parked + st.lingering + st.kept + st.excluded);
+	EXPECT_LE(16384, st.stack_size);
+
+	ASSERT_EQ(0, sm_enable(0));
+	ASSERT_EQ(0, sm_stats_read(&self->env.base));
+	ASSERT_TRUE(start(self->w, NW, &self->f));
+	EXPECT_TRUE(sm_wait_parked(&self->env, NW));
+	ASSERT_EQ(0, sm_stats_read(&dbg));
+	EXPECT_EQ(size, STATS(&st, size));
+	EXPECT_EQ(NW + 1, st.threads);
+	EXPECT_EQ(NW, st.parked);
+	EXPECT_EQ(0, st.lingering + st.kept + st.excluded);
+	EXPECT_LE(NW, st.records);
+	EXPECT_EQ(dbg.record_bytes, st.record_size);
+	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0));
+	EXPECT_EQ(size, STATS(&st, size));
+	EXPECT_EQ(1, st.excluded);
+	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, 0, 0, 0));
+	EXPECT_TRUE(finish(self->w, NW, &self->f));
+	EXPECT_EQ(size, STATS(&st, size));
+	EXPECT_EQ(0, st.parked);
+#undef STATS
+}
+
+/* One value per file for everybody to read, three to write for the administrator */
+TEST_F(abi, sysfs)
+{
+	static const char * const knobs[] = { "percpu_max", "node_max", "node_low" };
+	struct sm_stats a, b;
+	char path[80];
+	unsigned int i;
+	long val;
+
+	ASSERT_EQ(0, sm_enable(0));
+	for (i = 0; i < ARRAY_SIZE(sm_stat_names); i++) {
+		snprintf(path, sizeof(path), SM_SYSFS "%s", sm_stat_names[i].name);
+		ASSERT_EQ(0, sm_stats_read(&a));
+		val = sm_read_long(path);
+		ASSERT_EQ(0, sm_stats_read(&b));
+		/* What goes up and down may have done so meanwhile. */
+		EXPECT_LE(0, val);
+		if (*(long *)((char *)&a + sm_stat_names[i].offset) ==
+		    *(long *)((char *)&b + sm_stat_names[i].offset))
+			EXPECT_EQ(*(long *)((char *)&a + sm_stat_names[i].offset), val) {
+				TH_LOG("%s", sm_stat_names[i].name);
+			}
+		EXPECT_EQ(0444, sm_mode(path));
+	}
+	for (i = 0; i < ARRAY_SIZE(knobs); i++) {
+		snprintf(path, sizeof(path), SM_SYSFS "%s", knobs[i]);
+		EXPECT_EQ(0644, sm_mode(path));
+		EXPECT_EQ(0, sm_write_file(path, "7\n"));
+		EXPECT_EQ(7, sm_read_long(path));
+		EXPECT_EQ(-EINVAL, sm_write_file(path, "-1\n"));
+		EXPECT_EQ(-EINVAL, sm_write_file(path, "many\n"));
+		EXPECT_EQ(-ERANGE, sm_write_file(path, "4294967296\n"));
+		EXPECT_EQ(7, sm_read_long(path));
+	}
+}
+
 /* The threads that leave make the pool larger; shrink makes it smaller. */
 TEST_F(abi, shrink)
 {
@@ -470,12 +705,12 @@ TEST_F(abi, shrink)
 	const int nr = 200;
 	int i;
 
-	ASSERT_EQ(0, sm_write_long(SM_DEBUGFS "node_low", 0));
-	ASSERT_EQ(0, sm_write_long(SM_DEBUGFS "node_max", 1000));
-	ASSERT_EQ(0, sm_write_long(SM_DEBUGFS "percpu_max", 64));
-	EXPECT_EQ(0, sm_read_long(SM_DEBUGFS "node_low"));
-	EXPECT_EQ(1000, sm_read_long(SM_DEBUGFS "node_max"));
-	EXPECT_EQ(64, sm_read_long(SM_DEBUGFS "percpu_max"));
+	ASSERT_EQ(0, sm_write_long(SM_SYSFS "node_low", 0));
+	ASSERT_EQ(0, sm_write_long(SM_SYSFS "node_max", 1000));
+	ASSERT_EQ(0, sm_write_long(SM_SYSFS "percpu_max", 64));
+	EXPECT_EQ(0, sm_read_long(SM_SYSFS "node_low"));
+	EXPECT_EQ(1000, sm_read_long(SM_SYSFS "node_max"));
+	EXPECT_EQ(64, sm_read_long(SM_SYSFS "percpu_max"));
 
 	ASSERT_EQ(0, sm_enable(0));
 	ASSERT_EQ(nr, sm_sleepers_create(&s, nr, false));

@@ -901,9 +901,9 @@ TEST_F_TIMEOUT(race, waitv, 90)
 
 static int no_idle_stacks(void)
 {
-	return sm_write_long(SM_DEBUGFS "percpu_max", 0) ?:
-	       sm_write_long(SM_DEBUGFS "node_max", 0) ?:
-	       sm_write_long(SM_DEBUGFS "node_low", 0) ?:
+	return sm_write_long(SM_SYSFS "percpu_max", 0) ?:
+	       sm_write_long(SM_SYSFS "node_max", 0) ?:
+	       sm_write_long(SM_SYSFS "node_low", 0) ?:
 	       sm_write_file(SM_DEBUGFS "shrink", "1000000\n");
 }
 

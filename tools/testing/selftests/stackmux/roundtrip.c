@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 
 #include "stackmux_test.h"
+#include <wait.h>
 
 static long nr_rounds = 100000;
 static long nr_threads = 10000;
@@ -62,10 +63,23 @@ static struct {
 /* Waits that really waited: a partner who is fast enough saves some. */
 static long nr_waits;
 
+/* Wait in a range of PR_STACKMUX_RETRY */
+static bool by_retry;
+
+static bool wait_once(uint32_t *word, uint32_t val)
+{
+	long ret;
+
+	if (!by_retry)
+		return !sm_wait(word, val, SM_PRIVATE);
+	ret = __stackmux_wait(__NR_futex, (long)word, FUTEX_WAIT | SM_PRIVATE, val, 0, 0, 0);
+	return !ret || ret == -EAGAIN;
+}
+
 static void wait_for(uint32_t *word, uint32_t r)
 {
 	while (sm_load(word) != r)
-		if (!sm_wait(word, r - 1, SM_PRIVATE))
+		if (wait_once(word, r - 1))
 			__atomic_add_fetch(&nr_waits, 1, __ATOMIC_RELAXED);
 }
 
@@ -105,8 +119,8 @@ static void hand_back_and_forth(void)
 		hand_over(&words.ping, &words.pong, i);
 	t1 = sm_now_ns();
 	pthread_join(t, NULL);
-	printf("mode=pingpong rounds=%ld ns_per_round=%.1f waits_per_round=%.2f",
-	       nr_rounds, (double)(t1 - t0) / nr_rounds,
+	printf("mode=%s rounds=%ld ns_per_round=%.1f waits_per_round=%.2f",
+	       by_retry ? "pingpong-retry" : "pingpong", nr_rounds, (double)(t1 - t0) / nr_rounds,
 	       (double)sm_load(&nr_waits) / nr_rounds);
 	finish(true);
 }
@@ -181,6 +195,16 @@ static void wait_poll_timeout(struct channel *c)
 		die("poll", errno);
 }
 
+/* The same in a range of PR_STACKMUX_RETRY: woken, it reads at once. */
+static void wait_poll_retry(struct channel *c)
+{
+	struct pollfd pfd = { .fd = c->rd, .events = POLLIN };
+	long ret = __stackmux_wait(__NR_poll, (long)&pfd, 1, -1, 0, 0, 0);
+
+	if (ret != 1 && ret != -EAGAIN)
+		die("poll", -ret);
+}
+
 static void wait_epoll(struct channel *c)
 {
 	struct epoll_event ev;
@@ -195,6 +219,7 @@ static const struct way ways[] = {
 	{ "unix", open_unix, wait_read },
 	{ "poll", open_eventfd, wait_poll },
 	{ "poll-timeout", open_eventfd, wait_poll_timeout },
+	{ "poll-retry", open_eventfd, wait_poll_retry },
 	{ "epoll", open_epoll, wait_epoll },
 };
 
@@ -382,6 +407,8 @@ static const char usage[] =
 "  eventfd, pipe, unix, poll, poll-timeout, epoll\n"
 "            the same by read() from a descriptor, after a wait for it by\n"
 "            poll() and epoll_wait(), which are made with eventfds\n"
+"  pingpong-retry, poll-retry\n"
+"            pingpong and poll with PR_STACKMUX_RETRY\n"
 "  getppid   a system call that never waits: ns per call\n"
 "  clone     raw clones until all are asleep in futex, then wake them all\n"
 "            until all have exited: ns per thread, kernel memory\n"
@@ -443,7 +470,8 @@ int main(int argc, char **argv)
 		sm_disable();
 	}
 	for (; optind < argc; optind++) {
-		if (!strcmp(argv[optind], "pingpong")) {
+		by_retry = !strcmp(argv[optind], "pingpong-retry");
+		if (by_retry || !strcmp(argv[optind], "pingpong")) {
 			memset(&words, 0, sizeof(words));
 			hand_back_and_forth();
 		} else if (!strcmp(argv[optind], "getppid")) {

@@ -74,6 +74,7 @@
 
 #define SM_SYSCTL	"/proc/sys/kernel/stackmux"
 #define SM_DEBUGFS	"/sys/kernel/debug/stackmux/"
+#define SM_SYSFS	"/sys/kernel/stackmux/"
 #define SM_STATS	SM_DEBUGFS "stats"
 #define SM_LINGER	SM_DEBUGFS "linger"
 
@@ -300,9 +301,9 @@ struct sm_knob {
 static struct sm_knob sm_knobs[] = {
 	{ .path = SM_SYSCTL },
 	{ .path = SM_LINGER },
-	{ .path = SM_DEBUGFS "percpu_max" },
-	{ .path = SM_DEBUGFS "node_max" },
-	{ .path = SM_DEBUGFS "node_low" },
+	{ .path = SM_SYSFS "percpu_max" },
+	{ .path = SM_SYSFS "node_max" },
+	{ .path = SM_SYSFS "node_low" },
 	{ .path = "/proc/sys/kernel/pid_max" },
 	{ .path = "/proc/sys/kernel/threads-max" },
 	{ .path = "/proc/sys/kernel/core_pattern" },
@@ -417,6 +418,7 @@ struct sm_stats {
 	long trims;
 	long clones;
 	long rearms;
+	long retries;
 	long stacks;
 	long stacks_idle;
 	long stacks_max;
@@ -443,6 +445,7 @@ static const struct sm_stat_name sm_stat_names[] = {
 	SM_STAT(trims),
 	SM_STAT(clones),
 	SM_STAT(rearms),
+	SM_STAT(retries),
 	SM_STAT(stacks),
 	SM_STAT(stacks_idle),
 	SM_STAT(stacks_max),
