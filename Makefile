@@ -14,6 +14,8 @@ help:
 	@echo '                 (FULL=1: more combinations of CPUs and modes)'
 	@echo 'make kselftests  selftests of the kernel, stock against stackmux=always'
 	@echo 'make survey      what sleeping threads of real servers do, and how many park'
+	@echo '                 (OPTIN=1: started by "stackmux run", in the mode "optin")'
+	@echo 'make observers   what ps, gdb, strace, perf and others say of parked threads'
 	@echo 'make kernel      build a kernel (KERNEL=stock, release or debug; default release)'
 	@echo 'make shell       a shell in a guest that runs it'
 	@echo 'make menuconfig  try options of the kernel; to keep them, edit configs/'
@@ -71,7 +73,13 @@ kselftests: prepare
 .PHONY: survey
 survey: prepare
 	@scripts/build-kernel release
-	@scripts/survey
+	@scripts/survey $(if $(OPTIN),--opt-in)
+
+# Installs tools, and runs them in two guests
+.PHONY: observers
+observers: prepare
+	@scripts/build-kernel stock release
+	@scripts/observers
 
 .PHONY: refresh
 refresh:

@@ -105,3 +105,59 @@ if command -v ccache >/dev/null && [ -z "${NO_CCACHE:-}" ]; then
 	make_args+=("CC=ccache gcc")
 	export CCACHE_DEPEND=1
 fi
+
+# apt LOG ARGUMENT...: apt-get, which says something only if it fails
+apt()
+{
+	local log=$1
+
+	shift
+	env DEBIAN_FRONTEND=noninteractive apt-get "$@" >> "$log" 2>&1 </dev/null || {
+		tail -20 "$log" >&2
+		return 1
+	}
+}
+
+# need_packages DIR PACKAGE...: install those that are missing; what apt-get says is
+# in DIR/apt.log. None of them starts a service.
+need_packages()
+{
+	local dir=$1 package allowed='' missing=() policy=/usr/sbin/policy-rc.d
+
+	shift
+	for package; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+			missing+=("$package")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	command -v apt-get >/dev/null ||
+		die "this is no Debian: provide the equivalents of: ${missing[*]}"
+	[ "$(id -u)" -eq 0 ] ||
+		die "these packages are missing, and only root can install them:" \
+		    $'\n'"    apt-get install ${missing[*]}"
+	# Forbids that the packages start their services. If the machine has a policy
+	# of its own it is left as it is, and has to forbid that, too.
+	if [ -e "$policy" ] || [ -L "$policy" ]; then
+		allowed=0
+		"$policy" redis-server start >/dev/null 2>&1 || allowed=$?
+		[ "$allowed" -eq 101 ] ||
+			die "$policy lets packages start services; install yourself:" \
+			    $'\n'"    apt-get install ${missing[*]}"
+	else
+		# Not over a file that has come meanwhile
+		(set -C; printf '#!/bin/sh\nexit 101\n' > "$policy") || die "cannot write $policy"
+		# shellcheck disable=SC2064
+		trap "rm -f '$policy'" EXIT
+		trap 'exit 130' INT
+		trap 'exit 143' TERM HUP
+		chmod 755 "$policy"
+	fi
+	say "installing ${missing[*]}"
+	: > "$dir/apt.log"
+	apt "$dir/apt.log" update || die "apt-get update failed"
+	apt "$dir/apt.log" install -y --no-install-recommends "${missing[@]}" ||
+		die "apt-get could not install: ${missing[*]}; see ${dir#"$top"/}/apt.log"
+	[ -z "$allowed" ] || return 0
+	rm -f "$policy"
+	trap - EXIT INT TERM HUP
+}
