@@ -10,9 +10,6 @@
 #include <sys/ptrace.h>
 #include <sys/user.h>
 
-#define PR_STACKMUX_RETRY	6
-#define STACKMUX_RETRY_WOKEN	1
-
 struct range {
 	uint64_t start, length, address, flags;
 };
