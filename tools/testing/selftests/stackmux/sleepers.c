@@ -122,6 +122,28 @@ static void check_asleep(struct __test_metadata *_metadata,
 	       u1->st.record_bytes);
 }
 
+/*
+ * KASAN keeps up to a 32nd of the memory that was freed from being used again.
+ * How full that quarantine is depends on all that was freed since the boot.
+ */
+static long quarantine_kb(void)
+{
+	static long kb = -1;
+	char line[256];
+	FILE *f;
+
+	if (kb >= 0)
+		return kb;
+	kb = 0;
+	f = fopen("/proc/kallsyms", "r");
+	while (f && !kb && fgets(line, sizeof(line), f))
+		if (strstr(line, " kasan_quarantine_put\n"))
+			kb = sm_meminfo_kb("MemTotal") / 32;
+	if (f)
+		fclose(f);
+	return kb;
+}
+
 static bool memory_is_back(struct sm_env *env, const struct usage *u0,
 			   const struct usage *u1, struct usage *u2)
 {
@@ -133,7 +155,7 @@ static bool memory_is_back(struct sm_env *env, const struct usage *u0,
 	if (!env->parked)
 		return true;
 	return u2->st.records <= u0->st.records + 1000 &&
-	       u2->avail_kb >= u0->avail_kb - used / 4 - (24 << 10);
+	       u2->avail_kb >= u0->avail_kb - used / 4 - (24 << 10) - quarantine_kb();
 }
 
 /* When they have gone: stacks, records and memory come back. */
