@@ -81,9 +81,9 @@ source_tree()
 kernel_tree()
 {
 	case $1 in
-	stock|zero-stock)        source_tree stock ;;
-	release|debug|zero-off)  source_tree stackmux ;;
-	*)              die "unknown kernel '$1' (stock, release or debug)" ;;
+	stock|bench-stock|zero-stock)          source_tree stock ;;
+	release|debug|bench-release|zero-off)  source_tree stackmux ;;
+	*)              die "unknown kernel '$1' (stock, release, debug, bench-stock or bench-release)" ;;
 	esac
 }
 
