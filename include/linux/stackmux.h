@@ -51,9 +51,12 @@ struct wait_queue_head;
  *		      parked last; or for the task, if that is switched in first
  * @STACKMUX_KEPT: parked, but with a stack that cannot be taken
  * @STACKMUX_GONE: parked, without a stack
+ * @STACKMUX_STAYS: not parked, but in a wait that could park and is likely to be
+ *		    short; sleeps on the stack
  * @STACKMUX_LEAVING: the task's until its next switch, which is a park; set by
  *		      the task with preemption off
  * @STACKMUX_STARVING: likewise, but the stack is a CPU's reserve
+ * @STACKMUX_STAYING: likewise, but the switch is that of a task that stays
  *
  * The CPU that switches away from or to the task, or takes its stack, writes it.
  */
@@ -62,8 +65,10 @@ enum stackmux_state {
 	STACKMUX_LINGERS,
 	STACKMUX_KEPT,
 	STACKMUX_GONE,
+	STACKMUX_STAYS,
 	STACKMUX_LEAVING,
 	STACKMUX_STARVING,
+	STACKMUX_STAYING,
 };
 
 /* How stackmux_wait() waits */
@@ -71,6 +76,19 @@ enum stackmux_state {
 #define STACKMUX_WAIT_LOCKED	0x2
 #define STACKMUX_WAIT_ROOM	0x4
 #define STACKMUX_WAIT_WOKEN	0x8
+#define STACKMUX_WAIT_MAY_STAY	0x10
+
+/**
+ * enum stackmux_wait_result - what a caller of stackmux_wait() is to do
+ * @STACKMUX_WAIT_ON_STACK: sleep as ever
+ * @STACKMUX_WAIT_PARK: return STACKMUX_ARMED
+ * @STACKMUX_WAIT_STAY: release its locks and call stackmux_stay()
+ */
+enum stackmux_wait_result {
+	STACKMUX_WAIT_ON_STACK,
+	STACKMUX_WAIT_PARK,
+	STACKMUX_WAIT_STAY,
+};
 
 /*
  * The waits of calls, each in its file of kernel/stackmux/; to be called only
@@ -83,7 +101,7 @@ bool stackmux_select(int n, fd_set __user *inp, fd_set __user *outp,
 		     fd_set __user *exp, struct timespec64 *end_time, void *wchan,
 		     int *ret);
 bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
-			 int maxevents, ktime_t *to, u64 slack);
+			 int maxevents, ktime_t *to, u64 slack, int *res);
 int stackmux_epoll_masked(void);
 int stackmux_poll_finish_later(void __user *p, int type);
 long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid);
@@ -107,6 +125,8 @@ int stackmux_setlkw(struct file *file, struct file_lock *fl, unsigned int fd);
 int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time);
 long stackmux_uring_armed(struct file *file, long submitted);
 void stackmux_wait_cancel(void);
+struct file *stackmux_accept_file(struct file *newfile);
+int stackmux_accept_fd(int newfd);
 
 /* kernel/entry/common.c, fs/select.c, kernel/time/hrtimer.c: theirs of a wait */
 void syscall_exit_work_parked(struct pt_regs *regs);
@@ -137,8 +157,10 @@ unsigned int stackmux_stack_trace(struct task_struct *tsk,
 				  unsigned long *entries, unsigned int size);
 void stackmux_show_task(struct task_struct *tsk);
 void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk);
-bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
-		     unsigned int how, long *timeo, unsigned long wchan);
+enum stackmux_wait_result __stackmux_wait(struct file *file, struct wait_queue_head *wq,
+					  unsigned int how, long *timeo,
+					  unsigned long wchan);
+bool __stackmux_stay(void);
 
 /* Where some of the classic waits are seen sleeping, of kernel/sched/wait.c */
 int do_wait_intr_irq(struct wait_queue_head *wq, struct wait_queue_entry *wait);
@@ -164,15 +186,31 @@ static inline bool stackmux_may_park_atomic(void)
 }
 
 /* See __stackmux_wait(). No call of stackmux_may_park() is needed before. */
-static __always_inline bool stackmux_wait(struct file *file,
-					  struct wait_queue_head *wq,
-					  unsigned int how, long *timeo)
+static __always_inline enum stackmux_wait_result
+stackmux_wait(struct file *file, struct wait_queue_head *wq, unsigned int how, long *timeo)
 {
-	return static_branch_unlikely(&stackmux_key) &&
-	       __stackmux_wait(file, wq, how, timeo,
+	if (!static_branch_unlikely(&stackmux_key))
+		return STACKMUX_WAIT_ON_STACK;
+	return __stackmux_wait(file, wq, how, timeo,
 			       how & STACKMUX_WAIT_LOCKED ? (unsigned long)do_wait_intr_irq :
 			       how & STACKMUX_WAIT_WOKEN ? (unsigned long)wait_woken :
 			       _THIS_IP_);
+}
+
+/**
+ * stackmux_stay - sleep where the call waits, if it is to
+ * @wait: what stackmux_wait() said; not STACKMUX_WAIT_ON_STACK
+ *
+ * To be called without locks. What is waited for has to be looked at again after
+ * a sleep, and stackmux_wait() to be called again, as if for the first time, if it
+ * is not there.
+ *
+ * Return: false if the caller is to return STACKMUX_ARMED: at once, or since the
+ * stack turned out to be wanted.
+ */
+static inline bool stackmux_stay(enum stackmux_wait_result wait)
+{
+	return wait == STACKMUX_WAIT_STAY && __stackmux_stay();
 }
 
 /* Has anybody opted in? For what is to be done before stackmux_wait() */
@@ -230,7 +268,9 @@ static inline bool stackmux_may_park_atomic(void) { return false; }
 static inline bool stackmux_enabled(void) { return false; }
 
 /* No function: arguments that nobody uses could still change the code around. */
-#define stackmux_wait(file, wq, how, timeo)	stackmux_enabled()
+#define stackmux_wait(file, wq, how, timeo)	STACKMUX_WAIT_ON_STACK
+
+static inline bool stackmux_stay(enum stackmux_wait_result wait) { return false; }
 
 static inline bool stackmux_armed(long ret) { return false; }
 

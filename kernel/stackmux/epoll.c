@@ -47,39 +47,6 @@ static bool stackmux_epoll_queue(struct eventpoll *ep, struct stackmux_record *r
 }
 
 /**
- * stackmux_epoll_wait - wait for events without a stack
- * @ep: where from; the caller holds a reference on its file
- * @events: user address that they go to
- * @maxevents: how many there is room for
- * @to: absolute deadline of CLOCK_MONOTONIC, or NULL
- * @slack: by how many ns the wake-up may be late
- *
- * Context: outermost level of a system call for which stackmux_may_park().
- * Return: false if there are events after all; or true, and the caller is to
- * return STACKMUX_ARMED.
- */
-noinline bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
-			 int maxevents, ktime_t *to, u64 slack)
-{
-	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_EPOLL);
-	struct stackmux_epoll *e = &rec->epoll;
-
-	if (!stackmux_epoll_queue(ep, rec))
-		return false;
-
-	e->file = get_file(ep->file);
-	e->events = events;
-	e->maxevents = maxevents;
-	e->masked = false;
-	e->timeout.set = false;
-	if (to)
-		stackmux_timer_start(&e->timeout, CLOCK_MONOTONIC, *to, slack,
-				     HRTIMER_MODE_ABS);
-	stackmux_arm_at(rec, STACKMUX_OP_EPOLL, _RET_IP_);
-	return true;
-}
-
-/**
  * stackmux_epoll_masked - restore the signal mask at the end of the wait
  *
  * For epoll_pwait() and epoll_pwait2(), after they have armed.
@@ -132,6 +99,54 @@ static bool __stackmux_epoll_resume(struct eventpoll *ep, struct stackmux_record
 		eavail = !stackmux_epoll_queue(ep, rec);
 	} while (eavail);
 	return false;
+}
+
+/**
+ * stackmux_epoll_wait - wait for events without a stack
+ * @ep: where from; the caller holds a reference on its file
+ * @events: user address that they go to
+ * @maxevents: how many there is room for
+ * @to: absolute deadline of CLOCK_MONOTONIC, or NULL
+ * @slack: by how many ns the wake-up may be late
+ * @res: what the caller is to return
+ *
+ * Context: outermost level of a system call for which stackmux_may_park().
+ * Return: false if there are events, and @res is not set.
+ */
+noinline bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
+				  int maxevents, ktime_t *to, u64 slack, int *res)
+{
+	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_EPOLL);
+	struct stackmux_epoll *e = &rec->epoll;
+
+	if (!stackmux_epoll_queue(ep, rec))
+		return false;
+
+	e->file = ep->file;
+	e->events = events;
+	e->maxevents = maxevents;
+	e->masked = false;
+	e->timeout.set = false;
+	if (to)
+		stackmux_timer_start(&e->timeout, CLOCK_MONOTONIC, *to, slack,
+				     HRTIMER_MODE_ABS);
+	stackmux_arm_at(rec, STACKMUX_OP_EPOLL, _RET_IP_);
+
+	while (stackmux_stay_armed(rec)) {
+		/* Woken, and nothing else: as if there had been events at once */
+		if (list_empty_careful(&e->wait.entry) && !stackmux_timer_fired(&e->timeout)) {
+			stackmux_timer_cancel(&e->timeout);
+			return false;
+		}
+		if (__stackmux_epoll_resume(ep, rec, res)) {
+			stackmux_timer_cancel(&e->timeout);
+			return true;
+		}
+	}
+	/* The call is about to give up its own reference. */
+	get_file(ep->file);
+	*res = STACKMUX_ARMED;
+	return true;
 }
 
 long stackmux_epoll_resume(struct stackmux_record *rec)

@@ -25,7 +25,7 @@
  *		 by a restart block
  *
  * Context: outermost level of a system call for which stackmux_may_park().
- * Return: an error, or STACKMUX_ARMED.
+ * Return: the result, or STACKMUX_ARMED.
  */
 int stackmux_futex_wait(u32 __user *uaddr, unsigned int flags, u32 val,
 			ktime_t *abs_time, u64 range_ns, u32 bitset,
@@ -62,6 +62,11 @@ int stackmux_futex_wait(u32 __user *uaddr, unsigned int flags, u32 val,
 				     CLOCK_REALTIME : CLOCK_MONOTONIC,
 				     *abs_time, range_ns, HRTIMER_MODE_ABS);
 	stackmux_arm(STACKMUX_OP_FUTEX);
+	while (stackmux_stay_armed(rec)) {
+		ret = stackmux_futex_resume(rec);
+		if (ret != STACKMUX_ARMED)
+			return ret;
+	}
 	return STACKMUX_ARMED;
 }
 

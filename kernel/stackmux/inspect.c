@@ -30,6 +30,7 @@ static struct stackmux_record *stackmux_parked(struct task_struct *tsk)
 	/* Pairs with smp_store_release() in stackmux_take(). */
 	switch (smp_load_acquire(&tsk->stackmux_state)) {
 	case STACKMUX_LINGERS:
+	case STACKMUX_STAYS:
 	case STACKMUX_KEPT:
 	case STACKMUX_GONE:
 		return rec;
@@ -154,6 +155,7 @@ void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk)
 		seq_puts(m, "parked\n");
 		return;
 	case STACKMUX_LINGERS:
+	case STACKMUX_STAYS:
 		seq_puts(m, "lingering\n");
 		return;
 	case STACKMUX_KEPT:
@@ -201,6 +203,7 @@ long stackmux_process_stats(struct stackmux_stats __user *to, size_t size)
 			stats.parked++;
 			break;
 		case STACKMUX_LINGERS:
+		case STACKMUX_STAYS:
 			stats.lingering++;
 			break;
 		case STACKMUX_KEPT:

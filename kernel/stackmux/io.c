@@ -55,27 +55,29 @@ static inline void stackmux_io_queue_locked(struct stackmux_io *io)
 		__add_wait_queue(io->wq, &io->wait);
 }
 
-static noinline bool stackmux_io_queue_unlocked(struct stackmux_io *io)
+static noinline enum stackmux_wait_result
+stackmux_io_queue_unlocked(struct stackmux_io *io, enum stackmux_wait_result ret)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&io->wq->lock, flags);
 	stackmux_io_queue_locked(io);
 	spin_unlock_irqrestore(&io->wq->lock, flags);
-	return true;
+	return ret;
 }
 
-/* Returns true, so that it can be the last thing that a caller does. */
-static __always_inline bool stackmux_io_queue(struct stackmux_record *rec)
+/* Returns @ret, so that it can be the last thing that a caller does. */
+static __always_inline enum stackmux_wait_result
+stackmux_io_queue(struct stackmux_record *rec, enum stackmux_wait_result ret)
 {
 	struct stackmux_io *io = &rec->io;
 
 	init_waitqueue_func_entry(&io->wait, stackmux_io_wake);
 	io->wait.private = rec->task;
 	if (!(io->how & STACKMUX_WAIT_LOCKED))
-		return stackmux_io_queue_unlocked(io);
+		return stackmux_io_queue_unlocked(io, ret);
 	stackmux_io_queue_locked(io);
-	return true;
+	return ret;
 }
 
 static inline bool stackmux_io_queued(struct stackmux_io *io)
@@ -169,44 +171,90 @@ static enum stackmux_op_nr stackmux_io_call(struct file *file, unsigned int how)
 }
 
 /* The call is executed again and would sleep again. */
-static noinline bool stackmux_io_again(struct stackmux_record *rec,
-				       struct file *file, struct wait_queue_head *wq,
-				       unsigned int how, long *timeo)
+static noinline enum stackmux_wait_result
+stackmux_io_again(struct stackmux_record *rec, struct file *file,
+		  struct wait_queue_head *wq, unsigned int how, long *timeo)
 {
 	struct stackmux_io *io = &rec->io;
 
 	if (io->file != file)
-		return false;
+		return STACKMUX_WAIT_ON_STACK;
 	/* What is left of SO_RCVTIMEO, for the case that it sleeps here */
 	if (timeo && io->timeout.set)
 		*timeo = max(1L, (long)(io->deadline - jiffies));
 	if (signal_pending(current))
-		return false;
+		return STACKMUX_WAIT_ON_STACK;
 	if (!stackmux_io_queued(io)) {
 		io->wq = wq;
 		io->how = how;
-		stackmux_io_queue(rec);
+		stackmux_io_queue(rec, STACKMUX_WAIT_PARK);
 	}
-	return true;
+	return STACKMUX_WAIT_PARK;
 }
 
-static noinline bool stackmux_io_queue_timed(struct stackmux_record *rec, long timeo)
+static noinline enum stackmux_wait_result
+stackmux_io_queue_timed(struct stackmux_record *rec, long timeo)
 {
 	struct stackmux_io *io = &rec->io;
 
 	io->deadline = jiffies + timeo;
 	stackmux_timer_start(&io->timeout, CLOCK_MONOTONIC, jiffies64_to_nsecs(timeo),
 			     TICK_NSEC, HRTIMER_MODE_REL);
-	return stackmux_io_queue(rec);
+	return stackmux_io_queue(rec, STACKMUX_WAIT_PARK);
 }
 
 /* The thread has no record. */
-static noinline bool stackmux_wait_first(struct file *file, struct wait_queue_head *wq,
-					 unsigned int how, long *timeo,
-					 unsigned long wchan)
+static noinline enum stackmux_wait_result
+stackmux_wait_first(struct file *file, struct wait_queue_head *wq, unsigned int how,
+		    long *timeo, unsigned long wchan)
 {
-	return __stackmux_may_park(GFP_KERNEL) &&
-	       __stackmux_wait(file, wq, how, timeo, wchan);
+	if (!__stackmux_may_park(GFP_KERNEL))
+		return STACKMUX_WAIT_ON_STACK;
+	return __stackmux_wait(file, wq, how, timeo, wchan);
+}
+
+/*
+ * The wait is likely to be short. Who the call is, and whether it could leave, is
+ * of no interest until it has to.
+ */
+static __always_inline enum stackmux_wait_result
+stackmux_wait_stay(struct stackmux_record *rec, struct file *file,
+		   struct wait_queue_head *wq, unsigned int how, unsigned long wchan)
+{
+	struct stackmux_io *io = &rec->io;
+
+	WRITE_ONCE(rec->op, &stackmux_ops[STACKMUX_OP_READ]);
+	rec->wchan = wchan;
+	io->file = file;
+	io->wq = wq;
+	io->how = how;
+	io->timeout.set = false;
+	return stackmux_io_queue(rec, STACKMUX_WAIT_STAY);
+}
+
+static noinline enum stackmux_wait_result
+stackmux_wait_park(struct stackmux_record *rec, struct file *file,
+		   struct wait_queue_head *wq, unsigned int how, long *timeo,
+		   unsigned long wchan)
+{
+	enum stackmux_op_nr op;
+	struct stackmux_io *io;
+
+	if (!stackmux_task_may_park(current))
+		return STACKMUX_WAIT_ON_STACK;
+	op = stackmux_io_call(file, how);
+	if (op == STACKMUX_NR_OPS)
+		return STACKMUX_WAIT_ON_STACK;
+
+	stackmux_arm_at(rec, op, wchan);
+	io = &rec->io;
+	io->file = get_file(file);
+	io->wq = wq;
+	io->how = how;
+	io->timeout.set = false;
+	if (timeo && *timeo != MAX_SCHEDULE_TIMEOUT)
+		return stackmux_io_queue_timed(rec, *timeo);
+	return stackmux_io_queue(rec, STACKMUX_WAIT_PARK);
 }
 
 /**
@@ -217,60 +265,95 @@ static noinline bool stackmux_wait_first(struct file *file, struct wait_queue_he
  * @how: STACKMUX_WAIT_EXCLUSIVE: as an exclusive waiter;
  *	 STACKMUX_WAIT_LOCKED: the lock of @wq is held;
  *	 STACKMUX_WAIT_ROOM: it writes or sends;
- *	 STACKMUX_WAIT_WOKEN: it would sleep in wait_woken()
+ *	 STACKMUX_WAIT_WOKEN: it would sleep in wait_woken();
+ *	 STACKMUX_WAIT_MAY_STAY: the caller knows STACKMUX_WAIT_STAY
  * @timeo: how long at most, in jiffies, or NULL; may be changed to what is left
  * @wchan: where the classic call would be seen sleeping
  *
- * To be asked when nothing has been moved yet. If the result is true an entry
- * is in the queue. Then what is waited for has to be looked at once more, unless
- * a lock is held that its source needs, and the caller returns STACKMUX_ARMED
- * without any further effect, or calls stackmux_wait_cancel() and tries again.
+ * To be asked when nothing has been moved yet. If the result is not
+ * STACKMUX_WAIT_ON_STACK an entry is in the queue. Then what is waited for has to be
+ * looked at once more, unless a lock is held that its source needs, and the caller
+ * returns STACKMUX_ARMED without any further effect, or calls
+ * stackmux_wait_cancel() and tries again; or it calls stackmux_stay().
  *
  * Context: any depth of a system call; whether it is one of those that can be
  * executed again is found out here. Interrupts may be off.
- * Return: true if the caller is to return.
+ * Return: what the caller is to do.
  */
-bool __stackmux_wait(struct file *file, struct wait_queue_head *wq,
-		     unsigned int how, long *timeo, unsigned long wchan)
+enum stackmux_wait_result __stackmux_wait(struct file *file, struct wait_queue_head *wq,
+					  unsigned int how, long *timeo,
+					  unsigned long wchan)
 {
 	struct stackmux_record *rec = current->stackmux;
-	enum stackmux_op_nr op;
-	struct stackmux_io *io;
 
 	/* All that is called here is called last: no register has to be saved. */
 	if (unlikely(!rec))
 		return stackmux_wait_first(file, wq, how, timeo, wchan);
 	if (unlikely(rec->again))
 		return stackmux_io_again(rec, file, wq, how, timeo);
-	if (!stackmux_task_may_park(current))
-		return false;
-	op = stackmux_io_call(file, how);
+	if ((how & STACKMUX_WAIT_MAY_STAY) && stackmux_may_stay(rec) &&
+	    (!timeo || *timeo == MAX_SCHEDULE_TIMEOUT))
+		return stackmux_wait_stay(rec, file, wq, how, wchan);
+	return stackmux_wait_park(rec, file, wq, how, timeo, wchan);
+}
+
+/* The stack is wanted: make of it a wait that parks, if it can be one. */
+static noinline bool stackmux_io_leave(struct stackmux_record *rec)
+{
+	struct stackmux_io *io = &rec->io;
+	enum stackmux_op_nr op = STACKMUX_NR_OPS;
+
+	stackmux_guessed_wrong(rec);
+	if (stackmux_task_may_park(current))
+		op = stackmux_io_call(io->file, io->how);
 	if (op == STACKMUX_NR_OPS)
 		return false;
+	stackmux_count(STACKMUX_EVICTIONS);
+	get_file(io->file);
+	stackmux_arm_at(rec, op, rec->wchan);
+	return true;
+}
 
-	stackmux_arm_at(rec, op, wchan);
-	io = &rec->io;
-	io->file = get_file(file);
-	io->wq = wq;
-	io->how = how;
-	io->timeout.set = false;
-	if (timeo && *timeo != MAX_SCHEDULE_TIMEOUT)
-		return stackmux_io_queue_timed(rec, *timeo);
-	return stackmux_io_queue(rec);
+/* A task that stays has no deadline. */
+static __always_inline bool stackmux_io_woken(struct stackmux_record *rec)
+{
+	return READ_ONCE(rec->io.woken);
+}
+
+bool __stackmux_stay(void)
+{
+	struct stackmux_record *rec = current->stackmux;
+	struct stackmux_io *io = &rec->io;
+	bool wanted;
+
+	for (;;) {
+		wanted = !stackmux_sit(rec, stackmux_io_woken);
+		if (likely(READ_ONCE(io->woken)))
+			break;
+		if (signal_pending(current)) {
+			/* The wait that the caller tries next sees to it. */
+			rec->patience = 1;
+			break;
+		}
+		if (wanted && stackmux_io_leave(rec))
+			return false;
+	}
+	stackmux_io_unqueue(io);
+	return true;
 }
 
 /**
  * stackmux_wait_cancel - what was waited for is there after all
  *
- * After a stackmux_wait() that returned true, with no lock held that it was
- * called under as STACKMUX_WAIT_LOCKED.
+ * After a stackmux_wait() that did not return STACKMUX_WAIT_ON_STACK, with no lock
+ * held that it was called under as STACKMUX_WAIT_LOCKED.
  */
 void stackmux_wait_cancel(void)
 {
 	struct stackmux_record *rec = current->stackmux;
 
 	stackmux_io_unqueue(&rec->io);
-	if (rec->again)
+	if (rec->again || !test_syscall_work(STACKMUX))
 		return;
 	stackmux_disarm();
 	stackmux_timer_cancel(&rec->io.timeout);
@@ -335,7 +418,7 @@ static noinline long stackmux_io_nonblock(struct stackmux_record *rec,
 		if (stackmux_io_queued(io))
 			return STACKMUX_ARMED;
 		io->how &= ~STACKMUX_WAIT_LOCKED;
-		stackmux_io_queue(rec);
+		stackmux_io_queue(rec, STACKMUX_WAIT_PARK);
 		ret = stackmux_io_execute(rec, fn, 0);
 	} while (ret == -EAGAIN && (io->file->f_flags & O_NONBLOCK));
 	if (ret != STACKMUX_ARMED)
@@ -504,7 +587,9 @@ long stackmux_recv_resume(struct stackmux_record *rec)
 
 long stackmux_accept_resume(struct stackmux_record *rec)
 {
-	return stackmux_io_resume(rec, stackmux_sock_accept);
+	long ret = stackmux_io_resume(rec, stackmux_sock_accept);
+
+	return ret == STACKMUX_ARMED ? ret : stackmux_sock_accepted(&rec->io, ret);
 }
 
 long stackmux_send_resume(struct stackmux_record *rec)

@@ -7,6 +7,7 @@
 
 struct file;
 struct pt_regs;
+struct stackmux_io;
 struct stackmux_record;
 
 /* The names that the entry code knows calls by */
@@ -70,6 +71,7 @@ long stackmux_lock_resume(struct stackmux_record *rec);
 long stackmux_sock_recv(struct file *file, const struct pt_regs *regs, int iocb);
 long stackmux_sock_send(struct file *file, const struct pt_regs *regs, int iocb);
 long stackmux_sock_accept(struct file *file, const struct pt_regs *regs, int iocb);
+long stackmux_sock_accepted(struct stackmux_io *io, long ret);
 
 #ifdef CONFIG_NET
 int stackmux_sock_error(struct file *file);

@@ -66,6 +66,9 @@
 /* Off: stacks are taken at once. Writable in debugfs. */
 bool stackmux_linger __read_mostly = true;
 
+/* In waits; 0: always stay. Writable in debugfs. */
+u8 stackmux_patience __read_mostly = 8;
+
 static struct kmem_cache *stackmux_record_cache;
 static atomic_long_t stackmux_records = ATOMIC_LONG_INIT(0);
 
@@ -109,6 +112,7 @@ noinline bool stackmux_record_alloc(gfp_t gfp)
 		return false;
 	atomic_long_inc(&stackmux_records);
 	rec->task = current;
+	rec->patience = READ_ONCE(stackmux_patience);
 	/* It may exit before it ever parks, and its stack is anything but clean. */
 	rec->mm_id = STACKMUX_MM_UNKNOWN;
 	stackmux_stack_adopt(current);
@@ -169,6 +173,8 @@ static __always_inline void stackmux_park(struct stackmux_record *rec)
 		if (unlikely(tsk->stackmux_state != STACKMUX_OWN)) {
 			tsk->stackmux_state = STACKMUX_OWN;
 			stackmux_count(STACKMUX_NOSWITCH);
+		} else if (rec->patience) {
+			rec->patience--;
 		}
 	}
 	__set_current_state(TASK_RUNNING);
@@ -187,6 +193,27 @@ static bool stackmux_may_rearm(struct stackmux_record *rec)
 	rec->rearms++;
 	stackmux_count(STACKMUX_REARMS);
 	return true;
+}
+
+/**
+ * stackmux_stay_armed - stay in a wait that is armed, if it is likely to be short
+ * @rec: record of current, armed
+ *
+ * Return: true after a sleep: the operation is to be resumed, and if it is armed
+ *	   still, this to be called again; false if the call is to return
+ *	   STACKMUX_ARMED.
+ */
+bool stackmux_stay_armed(struct stackmux_record *rec)
+{
+	if (likely(!stackmux_may_stay(rec)))
+		return false;
+	clear_syscall_work(STACKMUX);
+	if (likely(stackmux_sit(rec, rec->op->fired)) || !stackmux_task_may_park(current))
+		return true;
+	stackmux_count(STACKMUX_EVICTIONS);
+	stackmux_guessed_wrong(rec);
+	set_syscall_work(STACKMUX);
+	return false;
 }
 
 /* The wait of a task that keeps its stack from now on */
@@ -271,6 +298,7 @@ static void stackmux_take(struct task_struct *tsk)
 		return;
 	}
 	trace_stackmux_take(tsk);
+	rec->patience = max(rec->patience, READ_ONCE(stackmux_patience));
 	rec->regs = *task_pt_regs(tsk);
 	rec->mm_id = arch_stackmux_mm_id(tsk->mm);
 	tsk->stack = NULL;
@@ -285,22 +313,64 @@ static void stackmux_take(struct task_struct *tsk)
 	smp_store_release(&tsk->stackmux_state, STACKMUX_GONE);
 }
 
+/*
+ * Have a task leave that stays, as soon as interrupts are enabled. It may be
+ * running again, and even be dead: since its last switch happened after it was
+ * removed from the CPU's place, and interrupts are off here, the grace period has
+ * not ended that its last reference is dropped after.
+ */
+static void stackmux_evict(struct task_struct *tsk)
+{
+	struct stackmux_cpu *sc = this_cpu_ptr(&stackmux_cpu);
+
+	/* One at a time: the second one keeps its stack until something wakes it. */
+	if (unlikely(sc->evict))
+		return;
+	sc->evict = get_task_struct(tsk);
+	irq_work_queue(&sc->eviction);
+}
+
+void stackmux_evict_fn(struct irq_work *work)
+{
+	struct stackmux_cpu *sc = container_of(work, struct stackmux_cpu, eviction);
+	struct task_struct *tsk = sc->evict;
+
+	sc->evict = NULL;
+	/* If it goes to sleep anew meanwhile it is woken for nothing. */
+	if (READ_ONCE(tsk->stackmux_state) == STACKMUX_STAYS) {
+		WRITE_ONCE(tsk->stackmux->evicted, true);
+		wake_up_state(tsk, TASK_INTERRUPTIBLE);
+	}
+	put_task_struct(tsk);
+}
+
+/* What was removed from a CPU's place: its stack is wanted. */
+static void stackmux_take_or_evict(unsigned long last)
+{
+	struct task_struct *tsk = (void *)(last & ~STACKMUX_LAST_STAYS);
+
+	if (unlikely(last & STACKMUX_LAST_STAYS))
+		stackmux_evict(tsk);
+	else
+		stackmux_take(tsk);
+}
+
 /**
  * stackmux_take_last - take the stack that lingers at a CPU, if there is one
  * @sc: this CPU's, or that of one that is offline
  *
- * The stack is put into the cache of this CPU.
+ * The stack is put into the cache of this CPU. A task that stays is made to leave.
  *
  * Context: interrupts off.
  */
 void stackmux_take_last(struct stackmux_cpu *sc)
 {
-	struct task_struct *last;
+	unsigned long last;
 
 	lockdep_assert_irqs_disabled();
-	last = xchg(&sc->last, NULL);
+	last = xchg(&sc->last, 0);
 	if (last)
-		stackmux_take(last);
+		stackmux_take_or_evict(last);
 }
 
 /* The task has left a reserve stack, which nobody else can have a reference on. */
@@ -331,38 +401,55 @@ void __stackmux_detach(struct task_struct *prev)
 {
 	struct stackmux_cpu *sc = this_cpu_ptr(&stackmux_cpu);
 	struct stackmux_record *rec = prev->stackmux;
-	struct task_struct *last = prev;
+	unsigned long last = (unsigned long)prev;
 
-	if (unlikely(prev->stackmux_state == STACKMUX_STARVING)) {
+	if (likely(prev->stackmux_state == STACKMUX_STAYING)) {
+		last |= STACKMUX_LAST_STAYS;
+		prev->stackmux_state = STACKMUX_STAYS;
+	} else if (unlikely(prev->stackmux_state == STACKMUX_STARVING)) {
 		stackmux_leave_reserve(prev);
 		return;
-	}
-	if (likely(READ_ONCE(stackmux_linger))) {
-		rec->cpu = smp_processor_id();
+	} else if (likely(READ_ONCE(stackmux_linger))) {
 		prev->stackmux_state = STACKMUX_LINGERS;
-		/* Others only ever remove a task. */
-		if (!READ_ONCE(sc->last)) {
-			WRITE_ONCE(sc->last, prev);
-			return;
-		}
-		last = xchg(&sc->last, prev);
-		if (!last)
-			return;
+	} else {
+		stackmux_take(prev);
+		return;
 	}
-	stackmux_take(last);
+	rec->cpu = smp_processor_id();
+	/* Others only ever remove a task. */
+	if (!READ_ONCE(sc->last)) {
+		WRITE_ONCE(sc->last, last);
+		return;
+	}
+	last = xchg(&sc->last, last);
+	if (last)
+		stackmux_take_or_evict(last);
+}
+
+/* A task that stays is about to run. Whoever removed it before me evicts it. */
+static void stackmux_stays_no_more(struct task_struct *next)
+{
+	unsigned long last = (unsigned long)next | STACKMUX_LAST_STAYS;
+	int cpu = next->stackmux->cpu;
+
+	if (unlikely(cpu != smp_processor_id()))
+		cmpxchg(per_cpu_ptr(&stackmux_cpu.last, cpu), last, 0);
+	else if (this_cpu_read(stackmux_cpu.last) == last)
+		this_cpu_write(stackmux_cpu.last, 0);
 }
 
 /* Does a parked task that is about to run still have its stack? */
 static bool stackmux_still_there(struct task_struct *next)
 {
+	unsigned long last = (unsigned long)next;
 	int cpu = next->stackmux->cpu;
 
 	if (unlikely(next->stackmux_state == STACKMUX_KEPT))
 		return true;
 	if (likely(cpu == smp_processor_id())) {
 		/* With interrupts off nobody else takes a task from here. */
-		this_cpu_write(stackmux_cpu.last, NULL);
-	} else if (cmpxchg(per_cpu_ptr(&stackmux_cpu.last, cpu), next, NULL) != next) {
+		this_cpu_write(stackmux_cpu.last, 0);
+	} else if (cmpxchg(per_cpu_ptr(&stackmux_cpu.last, cpu), last, 0) != last) {
 		/* Its stack is just being taken. */
 		return smp_cond_load_acquire(&next->stackmux_state,
 					     VAL != STACKMUX_LINGERS) == STACKMUX_KEPT;
@@ -448,12 +535,15 @@ static noinline void stackmux_give(struct task_struct *next)
 void __stackmux_attach(struct task_struct *next)
 {
 	/* Pairs with smp_store_release() in stackmux_take(). */
-	if (smp_load_acquire(&next->stackmux_state) != STACKMUX_GONE &&
-	    stackmux_still_there(next)) {
-		next->stackmux_state = STACKMUX_OWN;
+	int state = smp_load_acquire(&next->stackmux_state);
+
+	if (likely(state == STACKMUX_STAYS)) {
+		stackmux_stays_no_more(next);
+	} else if (state == STACKMUX_GONE || !stackmux_still_there(next)) {
+		stackmux_give(next);
 		return;
 	}
-	stackmux_give(next);
+	next->stackmux_state = STACKMUX_OWN;
 }
 
 /*

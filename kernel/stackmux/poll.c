@@ -173,6 +173,20 @@ static void stackmux_poll_end(struct stackmux_poll *p)
 	stackmux_poll_unqueue(p);
 }
 
+/* Returns true when the wait is over. */
+static bool __stackmux_poll_resume(struct stackmux_poll *p, int *count)
+{
+	bool timed_out = stackmux_timer_fired(&p->timeout);
+
+	/* Orders it before what the files say now */
+	smp_store_mb(p->triggered, false);
+	*count = stackmux_poll_scan(p);
+	if (!*count && !timed_out)
+		return false;
+	stackmux_poll_end(p);
+	return true;
+}
+
 static bool stackmux_poll_wanted(struct timespec64 *end_time)
 {
 	/* Spinning on a device needs a stack, not waiting at all no park. */
@@ -230,7 +244,8 @@ efault:
 bool stackmux_poll(struct pollfd __user *ufds, unsigned int nfds,
 		   struct timespec64 *end_time, int *ret)
 {
-	struct stackmux_poll *p = &stackmux_claim(STACKMUX_OP_POLL)->poll;
+	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_POLL);
+	struct stackmux_poll *p = &rec->poll;
 	unsigned int i;
 
 	if (!stackmux_poll_wanted(end_time))
@@ -254,7 +269,14 @@ bool stackmux_poll(struct pollfd __user *ufds, unsigned int nfds,
 		*ret = stackmux_poll_result(p, *ret);
 		return true;
 	}
-	stackmux_arm_at(current->stackmux, STACKMUX_OP_POLL, _RET_IP_);
+	stackmux_arm_at(rec, STACKMUX_OP_POLL, _RET_IP_);
+	/* Who looks itself at what it waited for spares the files the question. */
+	while (!rec->retry && stackmux_stay_armed(rec)) {
+		if (__stackmux_poll_resume(p, ret)) {
+			*ret = stackmux_poll_result(p, *ret);
+			return true;
+		}
+	}
 	*ret = STACKMUX_ARMED;
 	return true;
 }
@@ -281,20 +303,6 @@ bool stackmux_poll_fired(struct stackmux_record *rec)
 {
 	return READ_ONCE(rec->poll.triggered) ||
 	       stackmux_timer_fired(&rec->poll.timeout);
-}
-
-/* Returns true when the wait is over. */
-static bool __stackmux_poll_resume(struct stackmux_poll *p, int *count)
-{
-	bool timed_out = stackmux_timer_fired(&p->timeout);
-
-	/* Orders it before what the files say now */
-	smp_store_mb(p->triggered, false);
-	*count = stackmux_poll_scan(p);
-	if (!*count && !timed_out)
-		return false;
-	stackmux_poll_end(p);
-	return true;
 }
 
 static long stackmux_poll_set_restart(struct stackmux_poll *p)

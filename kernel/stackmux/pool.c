@@ -566,9 +566,12 @@ int stackmux_pool_init(void)
 			return -ENOMEM;
 		for_each_node(nid)
 			raw_spin_lock_init(&nodes[nid].lock);
-		for_each_possible_cpu(cpu)
+		for_each_possible_cpu(cpu) {
 			init_irq_work(&per_cpu(stackmux_cpu.poke, cpu),
 				      stackmux_poke_fn);
+			init_irq_work(&per_cpu(stackmux_cpu.eviction, cpu),
+				      stackmux_evict_fn);
+		}
 		stackmux_nodes = nodes;
 	}
 	if (!shrinker) {

@@ -19,16 +19,23 @@
  * hrtimer_nanosleep().
  *
  * Context: outermost level of a system call for which stackmux_may_park().
- * Return: STACKMUX_ARMED.
+ * Return: the result, or STACKMUX_ARMED.
  */
 long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid)
 {
 	struct stackmux_sleep *s = &current->stackmux->sleep;
+	struct stackmux_record *rec;
+	long ret;
 
 	s->absolute = mode == HRTIMER_MODE_ABS;
 	s->restarted = false;
 	stackmux_timer_start(&s->timer, clockid, rqtp, current->timer_slack_ns, mode);
-	stackmux_arm(STACKMUX_OP_SLEEP);
+	rec = stackmux_arm(STACKMUX_OP_SLEEP);
+	while (stackmux_stay_armed(rec)) {
+		ret = stackmux_sleep_resume(rec);
+		if (ret != STACKMUX_ARMED)
+			return ret;
+	}
 	return STACKMUX_ARMED;
 }
 
@@ -36,7 +43,8 @@ long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid)
  * stackmux_nanosleep_restart - go on with a sleep that a signal interrupted
  * @restart: what the sleep left
  *
- * Context and return value as above.
+ * Context: as above.
+ * Return: STACKMUX_ARMED.
  */
 long stackmux_nanosleep_restart(struct restart_block *restart)
 {

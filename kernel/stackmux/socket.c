@@ -106,24 +106,63 @@ long stackmux_sock_send(struct file *file, const struct pt_regs *regs, int iocb)
 	return stackmux_sendto(sock, regs, flags);
 }
 
+/**
+ * stackmux_accept_file - keep the file that an accept() made for its result
+ * @newfile: the file, whose socket is not connected yet
+ *
+ * For do_accept(), when the accept has armed. Each time the wait goes on it is
+ * used, instead of a new one.
+ *
+ * Return: STACKMUX_ARMED.
+ */
+struct file *stackmux_accept_file(struct file *newfile)
+{
+	current->stackmux->io.newfile = newfile;
+	return ERR_PTR(STACKMUX_ARMED);
+}
+
+/**
+ * stackmux_accept_fd - the same for the descriptor
+ * @newfd: reserved, but not installed
+ *
+ * Return: STACKMUX_ARMED.
+ */
+int stackmux_accept_fd(int newfd)
+{
+	current->stackmux->io.newfd = newfd;
+	return STACKMUX_ARMED;
+}
+
+/* do_accept() from where it has made the new socket */
 long stackmux_sock_accept(struct file *file, const struct pt_regs *regs, int iocb)
 {
-	struct proto_accept_arg arg = { .flags = iocb & IOCB_NOWAIT ? O_NONBLOCK : 0 };
-	struct file *newfile;
-	unsigned int flags = 0;
-	int fd;
+	struct socket *newsock = sock_from_file(current->stackmux->io.newfile);
+	struct sockaddr __user *addr = (void __user *)arch_stackmux_arg(regs, 1);
+	struct socket *sock = sock_from_file(file);
+	struct proto_accept_arg arg = {
+		.flags = file->f_flags | (iocb & IOCB_NOWAIT ? O_NONBLOCK : 0),
+	};
+	struct sockaddr_storage address;
+	int ret;
 
-	if (syscall_get_nr(current, (struct pt_regs *)regs) == __NR_accept4)
-		flags = arch_stackmux_arg(regs, 3);
-	fd = get_unused_fd_flags(flags);
-	if (fd < 0)
-		return fd;
-	newfile = do_accept(file, &arg, (void __user *)arch_stackmux_arg(regs, 1),
-			    (void __user *)arch_stackmux_arg(regs, 2), flags);
-	if (IS_ERR(newfile)) {
-		put_unused_fd(fd);
-		return PTR_ERR(newfile);
+	ret = newsock->ops->accept(sock, newsock, &arg);
+	if (ret < 0 || !addr)
+		return ret;
+	ret = newsock->ops->getname(newsock, (struct sockaddr *)&address, 2);
+	if (ret < 0)
+		return -ECONNABORTED;
+	return move_addr_to_user(&address, ret, addr,
+				 (int __user *)arch_stackmux_arg(regs, 2));
+}
+
+/* The end of accept(): the descriptor, or the error @ret. */
+long stackmux_sock_accepted(struct stackmux_io *io, long ret)
+{
+	if (ret < 0) {
+		fput(io->newfile);
+		put_unused_fd(io->newfd);
+		return ret;
 	}
-	fd_install(fd, newfile);
-	return fd;
+	fd_install(io->newfd, io->newfile);
+	return io->newfd;
 }

@@ -259,6 +259,8 @@ struct stackmux_wait {
  * @deadline: the same, in jiffies
  * @how: STACKMUX_WAIT_*
  * @woken: it was woken there
+ * @newfd: accept(): the descriptor that it is going to return
+ * @newfile: ... and its file
  */
 struct stackmux_io {
 	wait_queue_entry_t wait;
@@ -268,6 +270,8 @@ struct stackmux_io {
 	unsigned long deadline;
 	unsigned int how;
 	bool woken;
+	int newfd;
+	struct file *newfile;
 };
 
 #define STACKMUX_PRIVATE_LONGS	28
@@ -284,6 +288,8 @@ struct stackmux_io {
  * @wchan: where the classic call would sleep
  * @cpu: where the task parked last, while its stack lingers there
  * @rearms: times this wait was armed again after a wake that brought nothing
+ * @patience: waits that still have to turn out short before the task stays
+ * @evicted: the task stays, but its stack is wanted
  * @on_reserve: switched in on a reserve stack, only to ask for a real one
  * @was_granted: took a granted stack, the worker is to be told
  * @again: io.c executes the call again
@@ -313,6 +319,8 @@ struct stackmux_record {
 	unsigned long wchan;
 	int cpu;
 	u8 rearms;
+	u8 patience;
+	bool evicted;
 	bool on_reserve;
 	bool was_granted;
 	bool again;
@@ -338,6 +346,23 @@ struct stackmux_record {
 
 /* Waits that wake for nothing this many times keep their stack. */
 #define STACKMUX_MAX_REARMS	4
+
+/*
+ * A task stays where it waits, on its stack, after stackmux_patience waits that were
+ * over while its stack lingered; after many more if the last guess was wrong. Being
+ * wrong costs a wake-up, being right saves to leave the call and to enter it again.
+ */
+extern u8 stackmux_patience;
+
+static inline void stackmux_guessed_wrong(struct stackmux_record *rec)
+{
+	rec->patience = min(32U * READ_ONCE(stackmux_patience), 255U);
+}
+
+static inline bool stackmux_may_stay(struct stackmux_record *rec)
+{
+	return !rec->patience;
+}
 
 /**
  * stackmux_arm_at - the wake sources of current's wait are armed: park on the
@@ -491,6 +516,8 @@ enum stackmux_stat {
 	STACKMUX_CLONES,
 	STACKMUX_REARMS,
 	STACKMUX_RETRIES,
+	STACKMUX_STAYED,
+	STACKMUX_EVICTIONS,
 	STACKMUX_NR_STATS,
 };
 
@@ -499,21 +526,28 @@ enum stackmux_stat {
  *			 others just @last, which they may set to NULL
  * @idle: its cache of idle stacks
  * @nr_idle: how many
- * @last: the task that parked here last, if it still has its stack
+ * @last: the task that parked here last, if it still has its stack, or that stays;
+ *	  then with STACKMUX_LAST_STAYS
+ * @evict: a task that stays and is to leave
  * @reserve: stacks that are never lent past the resume prologue. Two, since
  *	     the task that leaves one may be followed by another that needs one
  *	     before the switch is finished.
  * @poke: wakes the refill worker from under a run-queue lock
+ * @eviction: likewise @evict
  * @stats: counters of this CPU
  */
 struct stackmux_cpu {
 	struct stackmux_stack *idle;
 	unsigned int nr_idle;
-	struct task_struct *last;
+	unsigned long last;
+	struct task_struct *evict;
 	struct stackmux_stack *reserve[STACKMUX_RESERVES];
 	struct irq_work poke;
+	struct irq_work eviction;
 	u64 stats[STACKMUX_NR_STATS];
 };
+
+#define STACKMUX_LAST_STAYS	1UL
 
 DECLARE_PER_CPU(struct stackmux_cpu, stackmux_cpu);
 
@@ -659,6 +693,39 @@ long stackmux_process_stats(struct stackmux_stats __user *to, size_t size);
 int stackmux_park_init(void);
 bool stackmux_record_alloc(gfp_t gfp);
 void stackmux_take_last(struct stackmux_cpu *sc);
+void stackmux_evict_fn(struct irq_work *work);
+bool stackmux_stay_armed(struct stackmux_record *rec);
+
+/**
+ * stackmux_sit - sleep in an armed wait, where the call is
+ * @rec: record of current
+ * @fired: as op->fired() of its operation
+ *
+ * As stackmux_park(), but for a wait that is likely to be short: the call does not
+ * return first. If the stack turns out to be wanted the task is woken, and parks.
+ *
+ * Context: any depth of a system call, no locks held.
+ * Return: false if the stack is wanted.
+ */
+static __always_inline bool stackmux_sit(struct stackmux_record *rec,
+					 bool (*fired)(struct stackmux_record *rec))
+{
+	struct task_struct *tsk = current;
+
+	WRITE_ONCE(rec->evicted, false);
+	preempt_disable();
+	set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
+	if (likely(!fired(rec))) {
+		stackmux_count(STACKMUX_STAYED);
+		tsk->stackmux_state = STACKMUX_STAYING;
+		schedule_park();
+		tsk->stackmux_state = STACKMUX_OWN;
+	}
+	__set_current_state(TASK_RUNNING);
+	preempt_enable();
+	return likely(!READ_ONCE(rec->evicted));
+}
+
 long stackmux_nr_records(void);
 void stackmux_ret_from_park(struct task_struct *prev, struct pt_regs *regs,
 			    unsigned long starving);

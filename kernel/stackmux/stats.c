@@ -9,6 +9,7 @@
  * /sys/kernel/debug/stackmux/ is for tests:
  *	stats		all counters, one "name value" a line
  *	linger		0: take the stack at each park, not at the next one of the CPU
+ *	patience	waits that have to be short before a thread stays on its stack
  *	shrink		write N: empty the CPUs' caches, free up to N idle stacks
  *	reset		write anything: start stacks_max anew
  */
@@ -44,6 +45,8 @@ static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_CLONES]	= "clones",
 	[STACKMUX_REARMS]	= "rearms",
 	[STACKMUX_RETRIES]	= "retries",
+	[STACKMUX_STAYED]	= "stayed",
+	[STACKMUX_EVICTIONS]	= "evictions",
 	[STACKMUX_STACKS]	= "stacks",
 	[STACKMUX_STACKS_IDLE]	= "stacks_idle",
 	[STACKMUX_STACKS_MAX]	= "stacks_max",
@@ -210,6 +213,7 @@ static int __init stackmux_debugfs_init(void)
 
 	debugfs_create_file("stats", 0444, dir, NULL, &stats_fops);
 	debugfs_create_file_unsafe("linger", 0644, dir, NULL, &stackmux_linger_fops);
+	debugfs_create_u8("patience", 0644, dir, &stackmux_patience);
 	debugfs_create_file_unsafe("shrink", 0200, dir, NULL, &stackmux_shrink_fops);
 	debugfs_create_file_unsafe("reset", 0200, dir, NULL, &stackmux_reset_fops);
 	return 0;

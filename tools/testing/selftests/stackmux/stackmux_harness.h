@@ -25,6 +25,20 @@ static inline int sm_linger(struct sm_env *env)
 	return sm_write_long(SM_LINGER, 1);
 }
 
+/* Threads stay where they wait, until another one waits on the same CPU. */
+static inline int sm_stay(struct sm_env *env)
+{
+	int ret = sm_linger(env);
+
+	return ret ? ret : sm_write_long(SM_PATIENCE, 0);
+}
+
+/* Waits that were left to stackmux, whatever became of the stack */
+static inline long sm_waits(const struct sm_stats *st)
+{
+	return st->parks + st->lingered + st->stayed;
+}
+
 /*
  * Common part of FIXTURE_SETUP. A kernel without stackmux skips what has to
  * park; anything else that is missing is a failure.
@@ -50,6 +64,8 @@ static inline void sm_setup(struct __test_metadata *_metadata,
 	}
 	if (getenv("STACKMUX_LINGER"))
 		ASSERT_EQ(0, sm_linger(env));
+	if (getenv("STACKMUX_STAY"))
+		ASSERT_EQ(0, sm_stay(env));
 	if (!parked) {
 		ASSERT_EQ(0, sm_disable());
 		active = env->mode == 2 ? PR_STACKMUX_ACTIVE : 0;
@@ -77,7 +93,7 @@ static inline bool sm_check_parked(struct sm_env *env, long n,
 {
 	n -= env->lingering;
 	return !sm_stats_read(st) &&
-	       st->parks + st->lingered - env->base.parks - env->base.lingered >= n &&
+	       sm_waits(st) - sm_waits(&env->base) >= n &&
 	       st->parked - env->base.parked >= n;
 }
 
@@ -130,8 +146,7 @@ do {									\
 									\
 	if (__env->parked) {						\
 		ASSERT_EQ(0, sm_stats_read(&__st));			\
-		EXPECT_GE(__st.parks + __st.lingered -			\
-			  __env->base.parks - __env->base.lingered,	\
+		EXPECT_GE(sm_waits(&__st) - sm_waits(&__env->base),	\
 			  (long)(n) - __env->lingering);		\
 	}								\
 } while (0)

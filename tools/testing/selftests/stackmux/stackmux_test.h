@@ -77,6 +77,7 @@
 #define SM_SYSFS	"/sys/kernel/stackmux/"
 #define SM_STATS	SM_DEBUGFS "stats"
 #define SM_LINGER	SM_DEBUGFS "linger"
+#define SM_PATIENCE	SM_DEBUGFS "patience"
 
 /* errno of calls and operations that do not exist */
 #define SM_NOSYS	38
@@ -301,6 +302,7 @@ struct sm_knob {
 static struct sm_knob sm_knobs[] = {
 	{ .path = SM_SYSCTL },
 	{ .path = SM_LINGER },
+	{ .path = SM_PATIENCE },
 	{ .path = SM_SYSFS "percpu_max" },
 	{ .path = SM_SYSFS "node_max" },
 	{ .path = SM_SYSFS "node_low" },
@@ -419,6 +421,8 @@ struct sm_stats {
 	long clones;
 	long rearms;
 	long retries;
+	long stayed;
+	long evictions;
 	long stacks;
 	long stacks_idle;
 	long stacks_max;
@@ -446,6 +450,8 @@ static const struct sm_stat_name sm_stat_names[] = {
 	SM_STAT(clones),
 	SM_STAT(rearms),
 	SM_STAT(retries),
+	SM_STAT(stayed),
+	SM_STAT(evictions),
 	SM_STAT(stacks),
 	SM_STAT(stacks_idle),
 	SM_STAT(stacks_max),
