@@ -89,6 +89,26 @@ long stackmux_nr_records(void)
 }
 
 /**
+ * stackmux_record_new - allocate a record
+ * @tsk: whose it is going to be; it is for the caller to publish it there
+ * @gfp: how to allocate it
+ *
+ * Return: the record, or NULL.
+ */
+struct stackmux_record *stackmux_record_new(struct task_struct *tsk, gfp_t gfp)
+{
+	struct stackmux_record *rec;
+
+	rec = kmem_cache_zalloc(stackmux_record_cache,
+				gfp | __GFP_NORETRY | __GFP_NOWARN);
+	if (unlikely(!rec))
+		return NULL;
+	atomic_long_inc(&stackmux_records);
+	rec->task = tsk;
+	return rec;
+}
+
+/**
  * stackmux_record_alloc - give current a record, as its first park does
  * @gfp: how to allocate it
  *
@@ -103,12 +123,9 @@ noinline bool stackmux_record_alloc(gfp_t gfp)
 	/* Some calls find out that they have to wait under a lock. */
 	if (irqs_disabled())
 		gfp = GFP_NOWAIT;
-	rec = kmem_cache_zalloc(stackmux_record_cache,
-				gfp | __GFP_NORETRY | __GFP_NOWARN);
+	rec = stackmux_record_new(current, gfp);
 	if (!rec)
 		return false;
-	atomic_long_inc(&stackmux_records);
-	rec->task = current;
 	/* It may exit before it ever parks, and its stack is anything but clean. */
 	rec->mm_id = STACKMUX_MM_UNKNOWN;
 	stackmux_stack_adopt(current);

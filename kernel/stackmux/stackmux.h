@@ -7,6 +7,7 @@
  *	pool.c		the stacks: per-CPU caches over per-node lists
  *	refill.c	the worker that allocates and frees stacks
  *	park.c		leaving a stack and coming back to one
+ *	newborn.c	threads that are cloned without a stack
  *	ops.c		the table of calls that can park, and the files of these calls:
  *	futex.c		futex(), futex_wait(), futex_waitv()
  *	poll.c		poll(), select() and relatives
@@ -82,6 +83,7 @@ struct stackmux_op {
 };
 
 enum stackmux_op_nr {
+	STACKMUX_OP_NEWBORN,
 	STACKMUX_OP_FUTEX,
 	STACKMUX_OP_FUTEXV,
 	STACKMUX_OP_POLL,
@@ -297,7 +299,8 @@ struct stackmux_io {
  * @io: of io.c
  * @private: of calls whose structures nobody else knows
  *
- * Allocated when the task parks for the first time, freed with the task. Only
+ * Allocated when the task parks for the first time, which may be before it runs,
+ * freed with the task. Only
  * the task itself writes it, but for @granted (the worker, while the task is
  * off its CPU and cannot be woken by anybody else) and what a wake source
  * writes to its own part of the union.
@@ -489,6 +492,7 @@ enum stackmux_stat {
 	STACKMUX_REFILLS,
 	STACKMUX_TRIMS,
 	STACKMUX_CLONES,
+	STACKMUX_NEWBORNS,
 	STACKMUX_REARMS,
 	STACKMUX_RETRIES,
 	STACKMUX_NR_STATS,
@@ -657,6 +661,7 @@ long stackmux_process_stats(struct stackmux_stats __user *to, size_t size);
  * Parking
  */
 int stackmux_park_init(void);
+struct stackmux_record *stackmux_record_new(struct task_struct *tsk, gfp_t gfp);
 bool stackmux_record_alloc(gfp_t gfp);
 void stackmux_take_last(struct stackmux_cpu *sc);
 long stackmux_nr_records(void);
