@@ -174,10 +174,18 @@ struct stackmux_poll_entry {
 	__poll_t key;
 };
 
-struct stackmux_poll_page {
-	struct stackmux_poll_page *next;
+/**
+ * struct stackmux_poll_more - poll.c: places in further wait queues
+ * @next: those that were allocated before
+ * @nr: places in use
+ * @max: places there are
+ * @entries: the places
+ */
+struct stackmux_poll_more {
+	struct stackmux_poll_more *next;
 	unsigned int nr;
-	struct stackmux_poll_entry entries[];
+	unsigned int max;
+	struct stackmux_poll_entry entries[] __counted_by(max);
 };
 
 /**
@@ -185,17 +193,17 @@ struct stackmux_poll_page {
  * @pt: what ->poll() of files gets
  * @timeout: the deadline
  * @end_time: the same, as the call computed it
- * @fds: the set: @one, or memory from kvmalloc()
- * @one: a set of one element
+ * @one: a set of not more than one element
+ * @set: a bigger one, from kvmalloc()
+ * @entry: the first place in a wait queue
+ * @more: further places
  * @nfds: elements of the set
  * @nr_entries: places in wait queues that are in use
- * @entry: the first of them
- * @pages: further places
- * @error: a place could not be allocated
+ * @n: select: bits of a bitmap
+ * @nomem: a place could not be allocated
  * @triggered: a file has called
  * @finish: ends as poll_select_finish() does
  * @time_type: ... with this
- * @n: select: bits of a bitmap
  * @user_time: as @time_type
  * @ufds: poll: where results go
  * @bits: select: three bitmaps
@@ -204,17 +212,19 @@ struct stackmux_poll {
 	poll_table pt;
 	struct stackmux_timer timeout;
 	struct timespec64 end_time;
-	struct pollfd *fds;
-	struct pollfd one;
+	union {
+		struct pollfd one;
+		struct pollfd *set;
+	};
+	struct stackmux_poll_entry entry;
+	struct stackmux_poll_more *more;
 	unsigned int nfds;
 	unsigned int nr_entries;
-	struct stackmux_poll_entry entry;
-	struct stackmux_poll_page *pages;
-	short error;
+	int n;
+	bool nomem;
 	bool triggered;
 	bool finish;
 	u8 time_type;
-	int n;
 	void __user *user_time;
 	union {
 		struct pollfd __user *ufds;
