@@ -78,7 +78,8 @@ static atomic_long_t stackmux_records = ATOMIC_LONG_INIT(0);
 int stackmux_park_init(void)
 {
 	if (!stackmux_record_cache)
-		stackmux_record_cache = KMEM_CACHE(stackmux_record, SLAB_ACCOUNT);
+		stackmux_record_cache = KMEM_CACHE(stackmux_record, SLAB_ACCOUNT |
+						   SLAB_HWCACHE_ALIGN);
 	return stackmux_record_cache ? 0 : -ENOMEM;
 }
 

@@ -213,7 +213,7 @@ static void test_record_size(struct kunit *test)
 	/* Lockdep and friends make futex_q and timers larger. */
 	if (IS_ENABLED(CONFIG_PROVE_LOCKING) || IS_ENABLED(CONFIG_DEBUG_OBJECTS))
 		kunit_skip(test, "debug options make the record larger");
-	KUNIT_EXPECT_LE(test, sizeof(struct stackmux_record), 512UL);
+	KUNIT_EXPECT_LE(test, sizeof(struct stackmux_record), 448UL);
 }
 
 static struct kunit_case pool_test_cases[] = {

@@ -149,7 +149,7 @@ struct stackmux_futex {
 	struct stackmux_timer timeout;
 	u32 __user *uaddr;
 	u32 val;
-	unsigned int flags;
+	u16 flags;
 	bool restartable;	/* a signal makes it go on with what time is left */
 };
 
@@ -289,9 +289,10 @@ struct stackmux_io {
  * @regs: its user registers
  * @op: what it waits in
  * @task: whose record this is
- * @granted: the stack that the refill worker gave to a starving task
  * @mm_id: the address space that the task lived in when it last parked
- * @starving: entry in the worker's list
+ * @starving: entry in the list of the refill worker
+ * @granted: the stack that the worker gave to the task when it took it from
+ *	     there; otherwise NULL
  * @retry: code that looks itself at what it waited for, or NULL
  * @wchan: where the classic call would sleep
  * @cpu: where the task parked last, while its stack lingers there
@@ -319,9 +320,11 @@ struct stackmux_record {
 	struct pt_regs regs;
 	const struct stackmux_op *op;
 	struct task_struct *task;
-	struct stackmux_stack *granted;
 	u64 mm_id;
-	struct llist_node starving;
+	union {
+		struct llist_node starving;
+		struct stackmux_stack *granted;
+	};
 	const struct stackmux_retry *retry;
 	unsigned long wchan;
 	int cpu;
