@@ -405,9 +405,9 @@ static struct stackmux_stack *stackmux_take_reserve(void)
  * From the pool, or else the one that lingers here. Neither waits for anything
  * nor allocates.
  */
-static struct stackmux_stack *stackmux_get_stack(void)
+static struct stackmux_stack *stackmux_get_stack(u64 mm_id)
 {
-	struct stackmux_stack *s = stackmux_pool_get();
+	struct stackmux_stack *s = stackmux_pool_get_for(mm_id);
 
 	if (unlikely(!s)) {
 		stackmux_take_last(this_cpu_ptr(&stackmux_cpu));
@@ -427,7 +427,7 @@ static noinline void stackmux_give(struct task_struct *next)
 		rec->granted = NULL;
 		rec->was_granted = true;
 	} else {
-		s = stackmux_get_stack();
+		s = stackmux_get_stack(rec->mm_id);
 		if (unlikely(!s)) {
 			s = stackmux_take_reserve();
 			rec->on_reserve = true;

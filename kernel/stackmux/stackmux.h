@@ -493,6 +493,7 @@ struct stackmux_stack {
 
 #define STACKMUX_RESERVES	2
 #define STACKMUX_BATCH		8U	/* stacks moved between CPU and node at once */
+#define STACKMUX_LOOK		4	/* stacks looked at for one that fits */
 
 enum stackmux_stat {
 	STACKMUX_PARKS,
@@ -559,6 +560,7 @@ extern atomic_long_t stackmux_nr_stacks, stackmux_max_stacks;
 int stackmux_pool_init(void);
 struct stackmux_stack *stackmux_pool_get_slow(struct stackmux_cpu *sc);
 void stackmux_pool_put_slow(struct stackmux_cpu *sc);
+void stackmux_pool_prefer(struct stackmux_cpu *sc, u64 mm_id);
 struct stackmux_stack *stackmux_node_take(int nid);
 void stackmux_node_give(int nid, struct stackmux_stack *s);
 struct stackmux_stack *stackmux_stack_create(int nid, gfp_t gfp);
@@ -623,6 +625,29 @@ static inline struct stackmux_stack *stackmux_pool_get(void)
 	}
 	stackmux_stack_check(s);
 	return s;
+}
+
+/* Can the threads of an address space use the stack as it is? */
+static inline bool stackmux_stack_fits(const struct stackmux_stack *s, u64 mm_id)
+{
+	return s->mm_id == mm_id || s->mm_id == STACKMUX_MM_CLEAN;
+}
+
+/**
+ * stackmux_pool_get_for - take an idle stack, one that fits if possible
+ * @mm_id: the address space that is going to use it
+ *
+ * Clearing a stack costs more than a look at a few of them.
+ *
+ * Context, Return: as stackmux_pool_get().
+ */
+static inline struct stackmux_stack *stackmux_pool_get_for(u64 mm_id)
+{
+	struct stackmux_stack *s = this_cpu_read(stackmux_cpu.idle);
+
+	if (s && unlikely(!stackmux_stack_fits(s, mm_id)))
+		stackmux_pool_prefer(this_cpu_ptr(&stackmux_cpu), mm_id);
+	return stackmux_pool_get();
 }
 
 /**
