@@ -311,10 +311,9 @@ struct stackmux_io {
  * @private: of calls whose structures nobody else knows
  *
  * Allocated when the task parks for the first time, which may be before it runs,
- * freed with the task. Only
- * the task itself writes it, but for @granted (the worker, while the task is
- * off its CPU and cannot be woken by anybody else) and what a wake source
- * writes to its own part of the union.
+ * freed with the task. Once it is published only the task itself writes it, but for
+ * @granted (the worker, while the task is off its CPU and cannot be woken by anybody
+ * else) and what a wake source writes to its own part of the union.
  */
 struct stackmux_record {
 	struct pt_regs regs;
