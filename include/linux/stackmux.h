@@ -146,6 +146,7 @@ void __stackmux_detach(struct task_struct *prev);
 int stackmux_alloc_stack(struct task_struct *tsk, int node);
 void stackmux_free_stack(struct task_struct *tsk);
 void stackmux_new_task(struct task_struct *tsk, u64 clone_flags);
+void __stackmux_newborn(struct task_struct *tsk);
 void __stackmux_free_task(struct task_struct *tsk);
 bool __stackmux_threads_unlimited(void);
 void stackmux_exec(void);
@@ -247,6 +248,17 @@ static inline bool stackmux_owns_stack(struct task_struct *tsk)
 	return tsk->stack_vm_area->flags & VM_STACKMUX;
 }
 
+/*
+ * From kernel_clone(), when nothing is left to be done but to wake the new task:
+ * another thread of a process whose threads park needs no stack yet.
+ */
+static inline void stackmux_newborn(struct task_struct *tsk, u64 clone_flags)
+{
+	if (static_branch_unlikely(&stackmux_key) && (clone_flags & CLONE_THREAD) &&
+	    stackmux_owns_stack(tsk))
+		__stackmux_newborn(tsk);
+}
+
 static inline void stackmux_free_task(struct task_struct *tsk)
 {
 	if (tsk->stackmux)
@@ -286,6 +298,7 @@ static inline int stackmux_alloc_stack(struct task_struct *tsk, int node)
 static inline bool stackmux_owns_stack(struct task_struct *tsk) { return false; }
 static inline void stackmux_free_stack(struct task_struct *tsk) { }
 static inline void stackmux_new_task(struct task_struct *tsk, u64 clone_flags) { }
+static inline void stackmux_newborn(struct task_struct *tsk, u64 clone_flags) { }
 static inline void stackmux_free_task(struct task_struct *tsk) { }
 static inline bool stackmux_threads_unlimited(void) { return false; }
 static inline void stackmux_exec(void) { }

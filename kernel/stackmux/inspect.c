@@ -39,6 +39,12 @@ static struct stackmux_record *stackmux_parked(struct task_struct *tsk)
 	}
 }
 
+/* Has it not even run yet? Then it is in no system call. */
+static bool stackmux_is_newborn(struct stackmux_record *rec)
+{
+	return READ_ONCE(rec->op) == &stackmux_ops[STACKMUX_OP_NEWBORN];
+}
+
 static bool stackmux_has_stack(struct task_struct *tsk)
 {
 	return READ_ONCE(tsk->stackmux_state) != STACKMUX_GONE;
@@ -90,7 +96,7 @@ unsigned int stackmux_stack_trace(struct task_struct *tsk, unsigned long *entrie
 	if (!wchan || !size || READ_ONCE(tsk->stackmux_state) == STACKMUX_KEPT)
 		return 0;
 	entries[0] = wchan;
-	if (size == 1)
+	if (size == 1 || stackmux_is_newborn(tsk->stackmux))
 		return 1;
 	entries[1] = (unsigned long)stackmux_syscall_exit + 1;
 	return 2;
@@ -118,7 +124,8 @@ void stackmux_show_task(struct task_struct *tsk)
 	pr_info("Call Trace:\n");
 	pr_info(" <TASK>\n");
 	pr_info(" %pS\n", (void *)stackmux_wchan(tsk));
-	pr_info(" %pS\n", (void *)stackmux_syscall_exit);
+	if (!stackmux_is_newborn(rec))
+		pr_info(" %pS\n", (void *)stackmux_syscall_exit);
 	pr_info(" (parked)\n");
 	arch_stackmux_show_regs(&rec->regs);
 	pr_info(" </TASK>\n");

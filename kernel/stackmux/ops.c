@@ -14,6 +14,11 @@
 #include "ops.h"
 
 const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
+	/* Not a wait: its end is the start of a new task. */
+	[STACKMUX_OP_NEWBORN] = {
+		.name		= "clone",
+		.resume		= stackmux_newborn_resume,
+	},
 	[STACKMUX_OP_FUTEX] = {
 		.name		= "futex",
 		.fired		= stackmux_futex_fired,

@@ -13,6 +13,8 @@ struct stackmux_record;
 /* The names that the entry code knows calls by */
 long __x64_sys_pause(const struct pt_regs *regs);
 
+long stackmux_newborn_resume(struct stackmux_record *rec);
+
 bool stackmux_futex_fired(struct stackmux_record *rec);
 long stackmux_futex_resume(struct stackmux_record *rec);
 bool stackmux_futex_give_up(struct stackmux_record *rec);

@@ -81,7 +81,8 @@ static atomic_long_t stackmux_records = ATOMIC_LONG_INIT(0);
 int stackmux_park_init(void)
 {
 	if (!stackmux_record_cache)
-		stackmux_record_cache = KMEM_CACHE(stackmux_record, SLAB_ACCOUNT);
+		stackmux_record_cache = KMEM_CACHE(stackmux_record, SLAB_ACCOUNT |
+						   SLAB_HWCACHE_ALIGN);
 	return stackmux_record_cache ? 0 : -ENOMEM;
 }
 
@@ -89,6 +90,27 @@ int stackmux_park_init(void)
 long stackmux_nr_records(void)
 {
 	return atomic_long_read(&stackmux_records);
+}
+
+/**
+ * stackmux_record_new - allocate a record
+ * @tsk: whose it is going to be; it is for the caller to publish it there
+ * @gfp: how to allocate it
+ *
+ * Return: the record, or NULL.
+ */
+struct stackmux_record *stackmux_record_new(struct task_struct *tsk, gfp_t gfp)
+{
+	struct stackmux_record *rec;
+
+	rec = kmem_cache_zalloc(stackmux_record_cache,
+				gfp | __GFP_NORETRY | __GFP_NOWARN);
+	if (unlikely(!rec))
+		return NULL;
+	atomic_long_inc(&stackmux_records);
+	rec->task = tsk;
+	rec->patience = READ_ONCE(stackmux_patience);
+	return rec;
 }
 
 /**
@@ -106,13 +128,9 @@ noinline bool stackmux_record_alloc(gfp_t gfp)
 	/* Some calls find out that they have to wait under a lock. */
 	if (irqs_disabled())
 		gfp = GFP_NOWAIT;
-	rec = kmem_cache_zalloc(stackmux_record_cache,
-				gfp | __GFP_NORETRY | __GFP_NOWARN);
+	rec = stackmux_record_new(current, gfp);
 	if (!rec)
 		return false;
-	atomic_long_inc(&stackmux_records);
-	rec->task = current;
-	rec->patience = READ_ONCE(stackmux_patience);
 	/* It may exit before it ever parks, and its stack is anything but clean. */
 	rec->mm_id = STACKMUX_MM_UNKNOWN;
 	stackmux_stack_adopt(current);
@@ -474,9 +492,9 @@ static struct stackmux_stack *stackmux_take_reserve(void)
  * From the pool, or else the one that lingers here. Neither waits for anything
  * nor allocates.
  */
-static struct stackmux_stack *stackmux_get_stack(void)
+static struct stackmux_stack *stackmux_get_stack(u64 mm_id)
 {
-	struct stackmux_stack *s = stackmux_pool_get();
+	struct stackmux_stack *s = stackmux_pool_get_for(mm_id);
 
 	if (unlikely(!s)) {
 		stackmux_take_last(this_cpu_ptr(&stackmux_cpu));
@@ -496,7 +514,7 @@ static noinline void stackmux_give(struct task_struct *next)
 		rec->granted = NULL;
 		rec->was_granted = true;
 	} else {
-		s = stackmux_get_stack();
+		s = stackmux_get_stack(rec->mm_id);
 		if (unlikely(!s)) {
 			s = stackmux_take_reserve();
 			rec->on_reserve = true;

@@ -44,23 +44,41 @@ static int stackmux_poll_wake(wait_queue_entry_t *wait, unsigned int mode,
 	return default_wake_function(wait, mode, sync, key);
 }
 
+/*
+ * Room for one place in a wait queue for each descriptor that has none yet. Most
+ * files have one queue; for those that have several, or for big sets, there may
+ * be need for more room later.
+ */
+static struct stackmux_poll_more *stackmux_poll_get_more(struct stackmux_poll *p)
+{
+	const unsigned int few = 4, most = (PAGE_SIZE - sizeof(struct stackmux_poll_more)) /
+					   sizeof(struct stackmux_poll_entry);
+	struct stackmux_poll_more *more;
+	unsigned int max;
+
+	max = p->nfds > p->nr_entries ? min(p->nfds - p->nr_entries, most) : few;
+	more = kmalloc(struct_size(more, entries, max), GFP_KERNEL);
+	if (!more)
+		return NULL;
+	more->next = p->more;
+	more->nr = 0;
+	more->max = max;
+	p->more = more;
+	return more;
+}
+
 static struct stackmux_poll_entry *stackmux_poll_get_entry(struct stackmux_poll *p)
 {
-	const unsigned int max = (PAGE_SIZE - sizeof(struct stackmux_poll_page)) /
-				 sizeof(struct stackmux_poll_entry);
-	struct stackmux_poll_page *page = p->pages;
+	struct stackmux_poll_more *more = p->more;
 
 	if (!p->nr_entries)
 		return &p->entry;
-	if (!page || page->nr == max) {
-		page = (void *)__get_free_page(GFP_KERNEL);
-		if (!page)
+	if (!more || more->nr == more->max) {
+		more = stackmux_poll_get_more(p);
+		if (!more)
 			return NULL;
-		page->next = p->pages;
-		page->nr = 0;
-		p->pages = page;
 	}
-	return &page->entries[page->nr++];
+	return &more->entries[more->nr++];
 }
 
 static void stackmux_poll_queue(struct file *file, struct wait_queue_head *wq,
@@ -70,7 +88,7 @@ static void stackmux_poll_queue(struct file *file, struct wait_queue_head *wq,
 	struct stackmux_poll_entry *entry = stackmux_poll_get_entry(&rec->poll);
 
 	if (!entry) {
-		rec->poll.error = -ENOMEM;
+		rec->poll.nomem = true;
 		return;
 	}
 	rec->poll.nr_entries++;
@@ -90,17 +108,22 @@ static void stackmux_poll_put_entry(struct stackmux_poll_entry *entry)
 
 static void stackmux_poll_unqueue(struct stackmux_poll *p)
 {
-	struct stackmux_poll_page *page;
+	struct stackmux_poll_more *more;
 
 	if (p->nr_entries)
 		stackmux_poll_put_entry(&p->entry);
 	p->nr_entries = 0;
-	while ((page = p->pages)) {
-		while (page->nr)
-			stackmux_poll_put_entry(&page->entries[--page->nr]);
-		p->pages = page->next;
-		free_page((unsigned long)page);
+	while ((more = p->more)) {
+		while (more->nr)
+			stackmux_poll_put_entry(&more->entries[--more->nr]);
+		p->more = more->next;
+		kfree(more);
 	}
+}
+
+static struct pollfd *stackmux_poll_set(struct stackmux_poll *p)
+{
+	return p->nfds > 1 ? p->set : &p->one;
 }
 
 /* Asks one file, and with a queue function in @pt has it call when it is ready. */
@@ -125,19 +148,20 @@ static bool stackmux_poll_fd(struct pollfd *pfd, poll_table *pt)
 /* Asks all of them. Returns how many are ready, or an error, or 0. */
 static int stackmux_poll_scan(struct stackmux_poll *p)
 {
+	struct pollfd *fds = stackmux_poll_set(p);
 	unsigned int i;
 	int count = 0;
 
 	for (i = 0; i < p->nfds; i++) {
-		if (stackmux_poll_fd(&p->fds[i], &p->pt)) {
+		if (stackmux_poll_fd(&fds[i], &p->pt)) {
 			count++;
 			/* Nobody is going to wait. */
 			p->pt._qproc = NULL;
 		}
 	}
 	p->pt._qproc = NULL;
-	if (!count)
-		count = p->error;
+	if (!count && unlikely(p->nomem))
+		count = -ENOMEM;
 	if (!count && signal_pending(current))
 		count = -ERESTARTNOHAND;
 	return count;
@@ -150,8 +174,8 @@ static int stackmux_poll_start(struct stackmux_poll *p, struct timespec64 *end_t
 
 	init_poll_funcptr(&p->pt, stackmux_poll_queue);
 	p->nr_entries = 0;
-	p->pages = NULL;
-	p->error = 0;
+	p->more = NULL;
+	p->nomem = false;
 	p->triggered = false;
 	p->finish = false;
 	p->timeout.set = false;
@@ -197,27 +221,28 @@ static bool stackmux_poll_wanted(struct timespec64 *end_time)
 /* Memory for @p->nfds elements */
 static bool stackmux_poll_alloc(struct stackmux_poll *p)
 {
-	p->fds = &p->one;
-	if (p->nfds > 1)
-		p->fds = kvmalloc_array(p->nfds, sizeof(*p->fds), GFP_KERNEL);
-	return p->fds;
+	if (p->nfds <= 1)
+		return true;
+	p->set = kvmalloc_array(p->nfds, sizeof(*p->set), GFP_KERNEL);
+	return p->set;
 }
 
 static void stackmux_poll_free(struct stackmux_poll *p)
 {
-	if (p->fds != &p->one)
-		kvfree(p->fds);
+	if (p->nfds > 1)
+		kvfree(p->set);
 }
 
 /* Ends a poll(): stores the results, gives the set back. */
 static int stackmux_poll_result(struct stackmux_poll *p, int count)
 {
 	struct pollfd __user *ufds = p->ufds;
+	struct pollfd *fds = stackmux_poll_set(p);
 	unsigned int i;
 
 	if (user_write_access_begin(ufds, p->nfds * sizeof(*ufds))) {
 		for (i = 0; i < p->nfds; i++)
-			unsafe_put_user(p->fds[i].revents, &ufds[i].revents, efault);
+			unsafe_put_user(fds[i].revents, &ufds[i].revents, efault);
 		user_write_access_end();
 	} else {
 		count = -EFAULT;
@@ -246,6 +271,7 @@ bool stackmux_poll(struct pollfd __user *ufds, unsigned int nfds,
 {
 	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_POLL);
 	struct stackmux_poll *p = &rec->poll;
+	struct pollfd *fds;
 	unsigned int i;
 
 	if (!stackmux_poll_wanted(end_time))
@@ -255,13 +281,14 @@ bool stackmux_poll(struct pollfd __user *ufds, unsigned int nfds,
 		return false;
 
 	p->ufds = ufds;
-	if (copy_from_user(p->fds, ufds, nfds * sizeof(*ufds))) {
+	fds = stackmux_poll_set(p);
+	if (copy_from_user(fds, ufds, nfds * sizeof(*ufds))) {
 		stackmux_poll_free(p);
 		*ret = -EFAULT;
 		return true;
 	}
 	for (i = 0; i < nfds; i++)
-		p->fds[i].events |= POLLERR | POLLHUP;
+		fds[i].events |= POLLERR | POLLHUP;
 
 	*ret = stackmux_poll_start(p, end_time);
 	if (*ret) {
@@ -383,7 +410,7 @@ static bool stackmux_select_set(struct stackmux_poll *p)
 	if (!stackmux_poll_alloc(p))
 		return false;
 
-	pfd = p->fds;
+	pfd = stackmux_poll_set(p);
 	for (word = 0; word < words; word++) {
 		for (bits = select_word(p, word); bits; bits &= bits - 1) {
 			fd = word * BITS_PER_LONG + __ffs(bits);
@@ -401,12 +428,13 @@ static bool stackmux_select_set(struct stackmux_poll *p)
 /* All descriptors have to be open when the call begins. */
 static bool stackmux_select_open(struct stackmux_poll *p)
 {
+	struct pollfd *fds = stackmux_poll_set(p);
 	bool open = true;
 	unsigned int i;
 
 	rcu_read_lock();
 	for (i = 0; i < p->nfds; i++)
-		open = open && files_lookup_fd_raw(current->files, p->fds[i].fd);
+		open = open && files_lookup_fd_raw(current->files, fds[i].fd);
 	rcu_read_unlock();
 	return open;
 }
@@ -418,6 +446,7 @@ static bool stackmux_select_open(struct stackmux_poll *p)
 static int stackmux_select_bits(struct stackmux_poll *p)
 {
 	const __poll_t events[] = { SELECT_IN, SELECT_OUT, SELECT_EX };
+	struct pollfd *fds = stackmux_poll_set(p);
 	unsigned int k;
 	int i, n = 0;
 
@@ -425,15 +454,15 @@ static int stackmux_select_bits(struct stackmux_poll *p)
 		for (i = 0; i < 3; i++)
 			select_map(p, i)[p->n / BITS_PER_LONG] &= BITMAP_LAST_WORD_MASK(p->n);
 	for (k = 0; k < p->nfds; k++) {
-		__poll_t mask = (__force __poll_t)(u16)p->fds[k].revents;
+		__poll_t mask = (__force __poll_t)(u16)fds[k].revents;
 
 		for (i = 0; i < 3; i++) {
-			if (!test_bit(p->fds[k].fd, select_map(p, i)))
+			if (!test_bit(fds[k].fd, select_map(p, i)))
 				continue;
 			if (mask & events[i])
 				n++;
 			else
-				__clear_bit(p->fds[k].fd, select_map(p, i));
+				__clear_bit(fds[k].fd, select_map(p, i));
 		}
 	}
 	return n;

@@ -289,6 +289,28 @@ struct stackmux_stack *stackmux_pool_get_slow(struct stackmux_cpu *sc)
 	return s;
 }
 
+/*
+ * The first stack of the cache does not fit: move one that does to the front, if
+ * there is one among the next few.
+ */
+noinline void stackmux_pool_prefer(struct stackmux_cpu *sc, u64 mm_id)
+{
+	struct stackmux_stack *prev = sc->idle, *s;
+	int i;
+
+	for (i = 1; i < STACKMUX_LOOK; i++, prev = s) {
+		s = prev->next;
+		if (!s)
+			return;
+		if (stackmux_stack_fits(s, mm_id)) {
+			prev->next = s->next;
+			s->next = sc->idle;
+			sc->idle = s;
+			return;
+		}
+	}
+}
+
 /* The cache is full: give a batch to the node. */
 void stackmux_pool_put_slow(struct stackmux_cpu *sc)
 {
@@ -443,7 +465,7 @@ int stackmux_alloc_stack(struct task_struct *tsk, int node)
 		return -EAGAIN;
 
 	local_irq_save(flags);
-	s = stackmux_pool_get();
+	s = stackmux_pool_get_for(arch_stackmux_mm_id(current->mm));
 	local_irq_restore(flags);
 	if (!s)
 		s = stackmux_stack_create(node, GFP_KERNEL);

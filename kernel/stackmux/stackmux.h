@@ -7,6 +7,7 @@
  *	pool.c		the stacks: per-CPU caches over per-node lists
  *	refill.c	the worker that allocates and frees stacks
  *	park.c		leaving a stack and coming back to one
+ *	newborn.c	threads that are cloned without a stack
  *	ops.c		the table of calls that can park, and the files of these calls:
  *	futex.c		futex(), futex_wait(), futex_waitv()
  *	poll.c		poll(), select() and relatives
@@ -82,6 +83,7 @@ struct stackmux_op {
 };
 
 enum stackmux_op_nr {
+	STACKMUX_OP_NEWBORN,
 	STACKMUX_OP_FUTEX,
 	STACKMUX_OP_FUTEXV,
 	STACKMUX_OP_POLL,
@@ -147,7 +149,7 @@ struct stackmux_futex {
 	struct stackmux_timer timeout;
 	u32 __user *uaddr;
 	u32 val;
-	unsigned int flags;
+	u16 flags;
 	bool restartable;	/* a signal makes it go on with what time is left */
 };
 
@@ -172,10 +174,18 @@ struct stackmux_poll_entry {
 	__poll_t key;
 };
 
-struct stackmux_poll_page {
-	struct stackmux_poll_page *next;
+/**
+ * struct stackmux_poll_more - poll.c: places in further wait queues
+ * @next: those that were allocated before
+ * @nr: places in use
+ * @max: places there are
+ * @entries: the places
+ */
+struct stackmux_poll_more {
+	struct stackmux_poll_more *next;
 	unsigned int nr;
-	struct stackmux_poll_entry entries[];
+	unsigned int max;
+	struct stackmux_poll_entry entries[] __counted_by(max);
 };
 
 /**
@@ -183,17 +193,17 @@ struct stackmux_poll_page {
  * @pt: what ->poll() of files gets
  * @timeout: the deadline
  * @end_time: the same, as the call computed it
- * @fds: the set: @one, or memory from kvmalloc()
- * @one: a set of one element
+ * @one: a set of not more than one element
+ * @set: a bigger one, from kvmalloc()
+ * @entry: the first place in a wait queue
+ * @more: further places
  * @nfds: elements of the set
  * @nr_entries: places in wait queues that are in use
- * @entry: the first of them
- * @pages: further places
- * @error: a place could not be allocated
+ * @n: select: bits of a bitmap
+ * @nomem: a place could not be allocated
  * @triggered: a file has called
  * @finish: ends as poll_select_finish() does
  * @time_type: ... with this
- * @n: select: bits of a bitmap
  * @user_time: as @time_type
  * @ufds: poll: where results go
  * @bits: select: three bitmaps
@@ -202,17 +212,19 @@ struct stackmux_poll {
 	poll_table pt;
 	struct stackmux_timer timeout;
 	struct timespec64 end_time;
-	struct pollfd *fds;
-	struct pollfd one;
+	union {
+		struct pollfd one;
+		struct pollfd *set;
+	};
+	struct stackmux_poll_entry entry;
+	struct stackmux_poll_more *more;
 	unsigned int nfds;
 	unsigned int nr_entries;
-	struct stackmux_poll_entry entry;
-	struct stackmux_poll_page *pages;
-	short error;
+	int n;
+	bool nomem;
 	bool triggered;
 	bool finish;
 	u8 time_type;
-	int n;
 	void __user *user_time;
 	union {
 		struct pollfd __user *ufds;
@@ -281,9 +293,10 @@ struct stackmux_io {
  * @regs: its user registers
  * @op: what it waits in
  * @task: whose record this is
- * @granted: the stack that the refill worker gave to a starving task
  * @mm_id: the address space that the task lived in when it last parked
- * @starving: entry in the worker's list
+ * @starving: entry in the list of the refill worker
+ * @granted: the stack that the worker gave to the task when it took it from
+ *	     there; otherwise NULL
  * @retry: code that looks itself at what it waited for, or NULL
  * @wchan: where the classic call would sleep
  * @cpu: where the task parked last, while its stack lingers there
@@ -303,18 +316,20 @@ struct stackmux_io {
  * @io: of io.c
  * @private: of calls whose structures nobody else knows
  *
- * Allocated when the task parks for the first time, freed with the task. Only
- * the task itself writes it, but for @granted (the worker, while the task is
- * off its CPU and cannot be woken by anybody else) and what a wake source
- * writes to its own part of the union.
+ * Allocated when the task parks for the first time, which may be before it runs,
+ * freed with the task. Once it is published only the task itself writes it, but for
+ * @granted (the worker, while the task is off its CPU and cannot be woken by anybody
+ * else) and what a wake source writes to its own part of the union.
  */
 struct stackmux_record {
 	struct pt_regs regs;
 	const struct stackmux_op *op;
 	struct task_struct *task;
-	struct stackmux_stack *granted;
 	u64 mm_id;
-	struct llist_node starving;
+	union {
+		struct llist_node starving;
+		struct stackmux_stack *granted;
+	};
 	const struct stackmux_retry *retry;
 	unsigned long wchan;
 	int cpu;
@@ -502,6 +517,7 @@ struct stackmux_stack {
 
 #define STACKMUX_RESERVES	2
 #define STACKMUX_BATCH		8U	/* stacks moved between CPU and node at once */
+#define STACKMUX_LOOK		4	/* stacks looked at for one that fits */
 
 enum stackmux_stat {
 	STACKMUX_PARKS,
@@ -514,6 +530,7 @@ enum stackmux_stat {
 	STACKMUX_REFILLS,
 	STACKMUX_TRIMS,
 	STACKMUX_CLONES,
+	STACKMUX_NEWBORNS,
 	STACKMUX_REARMS,
 	STACKMUX_RETRIES,
 	STACKMUX_STAYED,
@@ -576,6 +593,7 @@ extern atomic_long_t stackmux_nr_stacks, stackmux_max_stacks;
 int stackmux_pool_init(void);
 struct stackmux_stack *stackmux_pool_get_slow(struct stackmux_cpu *sc);
 void stackmux_pool_put_slow(struct stackmux_cpu *sc);
+void stackmux_pool_prefer(struct stackmux_cpu *sc, u64 mm_id);
 struct stackmux_stack *stackmux_node_take(int nid);
 void stackmux_node_give(int nid, struct stackmux_stack *s);
 struct stackmux_stack *stackmux_stack_create(int nid, gfp_t gfp);
@@ -642,6 +660,29 @@ static inline struct stackmux_stack *stackmux_pool_get(void)
 	return s;
 }
 
+/* Can the threads of an address space use the stack as it is? */
+static inline bool stackmux_stack_fits(const struct stackmux_stack *s, u64 mm_id)
+{
+	return s->mm_id == mm_id || s->mm_id == STACKMUX_MM_CLEAN;
+}
+
+/**
+ * stackmux_pool_get_for - take an idle stack, one that fits if possible
+ * @mm_id: the address space that is going to use it
+ *
+ * Clearing a stack costs more than a look at a few of them.
+ *
+ * Context, Return: as stackmux_pool_get().
+ */
+static inline struct stackmux_stack *stackmux_pool_get_for(u64 mm_id)
+{
+	struct stackmux_stack *s = this_cpu_read(stackmux_cpu.idle);
+
+	if (s && unlikely(!stackmux_stack_fits(s, mm_id)))
+		stackmux_pool_prefer(this_cpu_ptr(&stackmux_cpu), mm_id);
+	return stackmux_pool_get();
+}
+
 /**
  * stackmux_pool_put - give an idle stack to this CPU
  * @s: a stack that stackmux_stack_idle() prepared
@@ -691,6 +732,7 @@ long stackmux_process_stats(struct stackmux_stats __user *to, size_t size);
  * Parking
  */
 int stackmux_park_init(void);
+struct stackmux_record *stackmux_record_new(struct task_struct *tsk, gfp_t gfp);
 bool stackmux_record_alloc(gfp_t gfp);
 void stackmux_take_last(struct stackmux_cpu *sc);
 void stackmux_evict_fn(struct irq_work *work);

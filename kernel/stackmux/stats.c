@@ -43,6 +43,7 @@ static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_REFILLS]	= "refills",
 	[STACKMUX_TRIMS]	= "trims",
 	[STACKMUX_CLONES]	= "clones",
+	[STACKMUX_NEWBORNS]	= "newborns",
 	[STACKMUX_REARMS]	= "rearms",
 	[STACKMUX_RETRIES]	= "retries",
 	[STACKMUX_STAYED]	= "stayed",
@@ -83,7 +84,7 @@ static u64 stackmux_value(unsigned int i)
 	case STACKMUX_PARKED:
 		/* Not read at one moment: never let the difference fall below 0. */
 		resumes = stackmux_sum(STACKMUX_RESUMES);
-		parks = stackmux_sum(STACKMUX_PARKS);
+		parks = stackmux_sum(STACKMUX_PARKS) + stackmux_sum(STACKMUX_NEWBORNS);
 		return parks > resumes ? parks - resumes : 0;
 	default:
 		return stackmux_sum(i);

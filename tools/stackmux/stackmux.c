@@ -409,7 +409,8 @@ static int cmd_run(int argc, char **argv)
 static const char * const machine_values[] = {
 	"parked", "stacks", "stacks_idle", "stacks_max", "records", "record_bytes",
 	"parks", "resumes", "lingered", "noswitch", "keeps", "reserve", "starvations",
-	"refills", "trims", "clones", "rearms", "retries", "stayed", "evictions",
+	"refills", "trims", "clones", "newborns", "rearms", "retries", "stayed",
+	"evictions",
 };
 
 static double machine_saved(const struct stackmux_stats *size)

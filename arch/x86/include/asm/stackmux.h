@@ -11,6 +11,9 @@
 
 asmlinkage void ret_from_park_asm(void);
 
+/* Where a new task would be seen before it has run */
+#define ARCH_STACKMUX_NEW_TASK	ret_from_fork_asm
+
 /**
  * arch_stackmux_frame - build the first frame on a task's new stack
  * @tsk: task that has a stack again and is about to be switched to

@@ -419,6 +419,7 @@ struct sm_stats {
 	long refills;
 	long trims;
 	long clones;
+	long newborns;
 	long rearms;
 	long retries;
 	long stayed;
@@ -448,6 +449,7 @@ static const struct sm_stat_name sm_stat_names[] = {
 	SM_STAT(refills),
 	SM_STAT(trims),
 	SM_STAT(clones),
+	SM_STAT(newborns),
 	SM_STAT(rearms),
 	SM_STAT(retries),
 	SM_STAT(stayed),
