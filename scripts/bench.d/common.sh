@@ -6,14 +6,16 @@
 # script that runs with "set -eu".
 #
 # From scripts/bench, in the environment:
-#   BENCH_QUICK  not empty: fewer rounds
-#   BENCH_CPU    QEMU's processor model
+#   BENCH_QUICK    not empty: fewer rounds
+#   BENCH_CPU      QEMU's processor model
+#   BENCH_COLUMNS  only these columns
 
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 bench=$build/bench
 quick=${BENCH_QUICK:-}
 cpu=${BENCH_CPU:-max}
+read -r -a columns <<< "${BENCH_COLUMNS:-stock off idle parked}"
 roundtrip=$bench/roundtrip
 wakeup=$bench/wakeup
 
