@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 #
 # What the groups of scripts/bench share. A group writes one figure per line to
 # stdout: name, column, value and unit, separated by tabs. To be sourced from a bash
@@ -69,9 +69,9 @@ in_guest()
 # counted COLUMN MEM COMMAND: where the clock counts instructions
 counted()
 {
-	local kernel=bench-release
+	local kernel="bench-release"
 
-	[ "$1" != stock ] || kernel=bench-stock
+	[ "$1" != stock ] || kernel="bench-stock"
 	say "  $me: $1"
 	in_guest "$@" --kernel "$kernel" --icount
 }

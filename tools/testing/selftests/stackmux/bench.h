@@ -23,7 +23,7 @@ static enum bench_who who = NOTHING;
 static struct sm_stats stats0, stats1;
 static bool have_stats;
 
-static inline void __attribute__((noreturn)) die(const char *what, int err)
+static inline void __noreturn die(const char *what, int err)
 {
 	fprintf(stderr, "%s: %s%s%s\n", bench_name, what, err ? ": " : "",
 		err ? strerror(err) : "");

@@ -20,11 +20,11 @@
  * how often it does is a whim of the scheduler. Batch tasks do not preempt: each
  * round trip is two waits.
  */
-static void be_patient(void)
+static void set_policy(int policy, int priority)
 {
-	const struct sched_param none = { };
+	const struct sched_param param = { .sched_priority = priority };
 
-	if (sched_setscheduler(0, SCHED_BATCH, &none))
+	if (sched_setscheduler(0, policy, &param))
 		die("sched_setscheduler", errno);
 }
 
@@ -86,7 +86,7 @@ static void hand_back_and_forth(void)
 	int64_t t0, t1;
 	pthread_t t;
 
-	be_patient();
+	set_policy(SCHED_BATCH, 0);
 	begin();
 	if (sm_thread(&t, ponger, (void *)(warm + nr_rounds)))
 		die("pthread_create", EAGAIN);
@@ -98,6 +98,7 @@ static void hand_back_and_forth(void)
 		hand_over(&words.ping, &words.pong, i);
 	t1 = sm_now_ns();
 	pthread_join(t, NULL);
+	set_policy(SCHED_OTHER, 0);
 	printf("mode=%s rounds=%ld ns_per_round=%.1f waits_per_round=%.2f",
 	       pingpong_name, nr_rounds, (double)(t1 - t0) / nr_rounds,
 	       (double)sm_load(&nr_waits) / nr_rounds);
@@ -323,7 +324,7 @@ static void chan_back_and_forth(void)
 
 	if (way->open(&chan[0]) < 0 || way->open(&chan[1]) < 0)
 		die(way->name, errno);
-	be_patient();
+	set_policy(SCHED_BATCH, 0);
 	begin();
 	if (sm_thread(&t, chan_ponger, (void *)(warm + nr_rounds)))
 		die("pthread_create", EAGAIN);
@@ -335,6 +336,7 @@ static void chan_back_and_forth(void)
 	}
 	t1 = sm_now_ns();
 	pthread_join(t, NULL);
+	set_policy(SCHED_OTHER, 0);
 	printf("mode=%s rounds=%ld ns_per_round=%.1f", way->name, nr_rounds,
 	       (double)(t1 - t0) / nr_rounds);
 	finish(true);
@@ -378,7 +380,6 @@ static void getppid_loop(void)
  */
 static void yield_loop(void)
 {
-	const struct sched_param fifo = { .sched_priority = 1 }, other = { };
 	long *yields = sm_shared_alloc(sizeof(*yields));
 	long per_batch = nr_rounds / NR_BATCHES + 1, first, n, i;
 	int64_t ns[NR_BATCHES], t0;
@@ -390,8 +391,7 @@ static void yield_loop(void)
 	sm_write_long("/proc/sys/kernel/sched_rt_runtime_us", -1);
 	stay_on_cpu(0);
 	begin();
-	if (sched_setscheduler(0, SCHED_FIFO, &fifo))
-		die("sched_setscheduler", errno);
+	set_policy(SCHED_FIFO, 1);
 	pid = sm_fork();
 	if (pid < 0)
 		die("fork", errno);
@@ -413,7 +413,7 @@ static void yield_loop(void)
 	n = sm_load(yields) - first;
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
-	sched_setscheduler(0, SCHED_OTHER, &other);
+	set_policy(SCHED_OTHER, 0);
 	if (n < per_batch * NR_BATCHES - 2 || n > per_batch * NR_BATCHES + 2)
 		die("the two did not take turns", 0);
 	printf("mode=yield rounds=%ld ns_per_switch=%.2f", n,
@@ -440,10 +440,7 @@ static struct {
 
 static void *spin(void *unused)
 {
-	const struct sched_param none = { };
-
-	if (sched_setscheduler(0, SCHED_IDLE, &none))
-		die("sched_setscheduler", errno);
+	set_policy(SCHED_IDLE, 0);
 	asm volatile("1: incq %0\n\t"
 		     "cmpl $0, %1\n\t"
 		     "je 1b"
