@@ -66,14 +66,15 @@ in_guest()
 		sed "s/^/column=$column /" || warn "$column: the guest failed"
 }
 
-# counted COLUMN MEM COMMAND: where the clock counts instructions
+# counted COLUMN MEM COMMAND: where the clock counts instructions. Output is kept back
+# to the end: the host takes it whenever it likes, and interrupts when it has done so.
 counted()
 {
-	local kernel="bench-release"
+	local kernel="bench-release" kept="cat /tmp/out; cat /tmp/err >&2"
 
 	[ "$1" != stock ] || kernel="bench-stock"
 	say "  $me: $1"
-	in_guest "$@" --kernel "$kernel" --icount
+	in_guest "$1" "$2" "($3) > /tmp/out 2> /tmp/err; $kept" --kernel "$kernel" --icount
 }
 
 # figures UNIT KEY[=NAME]...: of lines of "key=value", those that have KEY, as figures;

@@ -366,6 +366,8 @@ static void latency(void)
 	if (!lat.ns)
 		die("no memory", ENOMEM);
 	memset(lat.ns, 1, nr_rounds * sizeof(*lat.ns));	/* no faults later */
+	/* The load, too, begins at the same moment each time. */
+	settle();
 	start_load();
 	begin();
 	if (sm_thread(&t, woken, NULL))
