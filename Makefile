@@ -21,7 +21,10 @@ help:
 	@echo 'make menuconfig  try options of the kernel; to keep them, edit configs/'
 	@echo 'make refresh     take over what was edited in build/src/stackmux-VERSION:'
 	@echo '                 into patches/ and into the new files'
-	@echo 'make measure     count instructions against the stock kernel'
+	@echo 'make bench       costs and savings against the stock kernel, by instructions,'
+	@echo '                 memory and time (GROUPS="calls herd": only these; SAVE=1: keep'
+	@echo '                 the results to compare with)'
+	@echo 'make bench-compare  the same, and fail where it is worse than what was kept'
 	@echo 'make zero-cost   show that the patches change no code with CONFIG_STACKMUX=n'
 	@echo 'make clean       remove the built kernels and programs'
 	@echo 'make distclean   remove build/, with the unpacked sources'
@@ -53,11 +56,18 @@ demo: prepare
 	@scripts/build-kernel release
 	@scripts/demo
 
-# What parking costs, in instructions
-.PHONY: measure
-measure: prepare
-	@scripts/build-kernel stock release
-	@scripts/measure
+# What parking costs and saves
+bench_kernels := stock release bench-stock bench-release
+
+.PHONY: bench
+bench: prepare
+	@scripts/build-kernel $(bench_kernels)
+	@scripts/bench $(if $(SAVE),--save) $(GROUPS)
+
+# The results so far: scripts/bench-compare alone
+.PHONY: bench-compare
+bench-compare: bench
+	@scripts/bench-compare
 
 .PHONY: check
 check:
@@ -91,7 +101,7 @@ zero-cost: prepare
 
 .PHONY: clean
 clean:
-	rm -rf build/out build/log build/vm build/selftests build/zero-cost build/accel
+	rm -rf build/out build/log build/vm build/selftests build/zero-cost build/accel build/bench
 
 # Hand-made edits of the patched source would be lost: refuse while there are any
 .PHONY: distclean

@@ -6,50 +6,26 @@
  *
  * Linked statically, so that it runs in a system that has nothing else.
  */
-#include <getopt.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
-#include "stackmux_test.h"
+#include "bench.h"
 #include <wait.h>
 
-static long nr_rounds = 100000;
-static long nr_threads = 10000;
-static int park = -1;
-static struct sm_stats stats0, stats1;
-static bool have_stats;
-
-static void die(const char *what, int err)
+/*
+ * On one CPU a woken partner that preempts has answered before its waker waits, and
+ * how often it does is a whim of the scheduler. Batch tasks do not preempt: each
+ * round trip is two waits.
+ */
+static void set_policy(int policy, int priority)
 {
-	fprintf(stderr, "roundtrip: %s%s%s\n", what, err ? ": " : "",
-		err ? strerror(err) : "");
-	exit(1);
-}
+	const struct sched_param param = { .sched_priority = priority };
 
-static void begin(void)
-{
-	have_stats = !sm_stats_read(&stats0);
-}
-
-/* The common end of each line: which way, and what the counters say. */
-static void finish(bool must_park)
-{
-	printf(" park=%d", park == 1);
-	if (have_stats && !sm_stats_read(&stats1)) {
-		printf(" parks=%ld resumes=%ld lingered=%ld noswitch=%ld keeps=%ld",
-		       stats1.parks - stats0.parks,
-		       stats1.resumes - stats0.resumes,
-		       stats1.lingered - stats0.lingered,
-		       stats1.noswitch - stats0.noswitch,
-		       stats1.keeps - stats0.keeps);
-	}
-	printf("\n");
-	fflush(stdout);
-	if (park == 1 && have_stats && must_park &&
-	    stats1.parks == stats0.parks && stats1.lingered == stats0.lingered)
-		die("opted in, but nothing has parked", 0);
+	if (sched_setscheduler(0, policy, &param))
+		die("sched_setscheduler", errno);
 }
 
 /* ---------------------------------------------------------------- ping-pong */
@@ -65,6 +41,8 @@ static long nr_waits;
 
 /* Wait in a range of PR_STACKMUX_RETRY */
 static bool by_retry;
+
+static const char *pingpong_name;
 
 static bool wait_once(uint32_t *word, uint32_t val)
 {
@@ -108,6 +86,7 @@ static void hand_back_and_forth(void)
 	int64_t t0, t1;
 	pthread_t t;
 
+	set_policy(SCHED_BATCH, 0);
 	begin();
 	if (sm_thread(&t, ponger, (void *)(warm + nr_rounds)))
 		die("pthread_create", EAGAIN);
@@ -119,17 +98,24 @@ static void hand_back_and_forth(void)
 		hand_over(&words.ping, &words.pong, i);
 	t1 = sm_now_ns();
 	pthread_join(t, NULL);
+	set_policy(SCHED_OTHER, 0);
 	printf("mode=%s rounds=%ld ns_per_round=%.1f waits_per_round=%.2f",
-	       by_retry ? "pingpong-retry" : "pingpong", nr_rounds, (double)(t1 - t0) / nr_rounds,
+	       pingpong_name, nr_rounds, (double)(t1 - t0) / nr_rounds,
 	       (double)sm_load(&nr_waits) / nr_rounds);
 	finish(true);
 }
 
 /* --------------------------------------------------- ping-pong by descriptors */
 
+/* poll() of many looks at this many, of which the last is the one that matters */
+#define NR_POLLED	64
+
 struct channel {
 	int rd, wr;		/* 8 bytes go in here and come out there */
 	int ep;			/* an epoll descriptor that waits for rd */
+	struct pollfd pfd[NR_POLLED];
+	struct sockaddr_un addr;	/* of the listening socket rd */
+	socklen_t addrlen;
 };
 
 static struct channel chan[2];
@@ -137,7 +123,9 @@ static struct channel chan[2];
 struct way {
 	const char *name;
 	int (*open)(struct channel *c);
-	void (*wait)(struct channel *c);
+	void (*wait)(struct channel *c);	/* before get(), or NULL */
+	void (*get)(struct channel *c);
+	void (*put)(struct channel *c);
 };
 
 static int open_eventfd(struct channel *c)
@@ -156,13 +144,48 @@ static int open_pipe(struct channel *c)
 	return ret;
 }
 
-static int open_unix(struct channel *c)
+static int open_pair(struct channel *c, int type)
 {
-	int fd[2], ret = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd);
+	int fd[2], ret = socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fd);
 
 	c->rd = fd[0];
 	c->wr = fd[1];
 	return ret;
+}
+
+static int open_unix(struct channel *c)
+{
+	return open_pair(c, SOCK_STREAM);
+}
+
+static int open_dgram(struct channel *c)
+{
+	return open_pair(c, SOCK_DGRAM);
+}
+
+/* The kernel picks a name, not one in the file system. */
+static int open_listen(struct channel *c)
+{
+	c->addr.sun_family = AF_UNIX;
+	c->addrlen = sizeof(c->addr);
+	c->rd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (c->rd < 0 || bind(c->rd, (struct sockaddr *)&c->addr, sizeof(sa_family_t)) ||
+	    getsockname(c->rd, (struct sockaddr *)&c->addr, &c->addrlen))
+		return -1;
+	return listen(c->rd, 8);
+}
+
+static int open_many(struct channel *c)
+{
+	int i;
+
+	for (i = 0; i < NR_POLLED; i++) {
+		if (open_eventfd(c) < 0)
+			return -1;
+		c->pfd[i].fd = c->rd;
+		c->pfd[i].events = POLLIN;
+	}
+	return 0;
 }
 
 static int open_epoll(struct channel *c)
@@ -175,15 +198,17 @@ static int open_epoll(struct channel *c)
 	return epoll_ctl(c->ep, EPOLL_CTL_ADD, c->rd, &ev);
 }
 
-static void wait_read(struct channel *c)
-{
-}
-
 static void wait_poll(struct channel *c)
 {
 	struct pollfd pfd = { .fd = c->rd, .events = POLLIN };
 
 	if (poll(&pfd, 1, -1) != 1)
+		die("poll", errno);
+}
+
+static void wait_poll_many(struct channel *c)
+{
+	if (poll(c->pfd, NR_POLLED, -1) != 1)
 		die("poll", errno);
 }
 
@@ -213,33 +238,71 @@ static void wait_epoll(struct channel *c)
 		die("epoll_wait", errno);
 }
 
+static void get_read(struct channel *c)
+{
+	uint64_t x;
+
+	if (read(c->rd, &x, sizeof(x)) != sizeof(x))
+		die("read", errno);
+}
+
+static void put_write(struct channel *c)
+{
+	uint64_t x = 1;
+
+	if (write(c->wr, &x, sizeof(x)) != sizeof(x))
+		die("write", errno);
+}
+
+static void get_recv(struct channel *c)
+{
+	uint64_t x;
+
+	if (recv(c->rd, &x, sizeof(x), 0) != sizeof(x))
+		die("recv", errno);
+}
+
+static void get_accept(struct channel *c)
+{
+	int fd = accept4(c->rd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0)
+		die("accept4", errno);
+	if (close(fd))
+		die("accept4: not a descriptor that was open", errno);
+}
+
+static void put_connect(struct channel *c)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		die("socket", errno);
+	if (connect(fd, (struct sockaddr *)&c->addr, c->addrlen))
+		die("connect", errno);
+	close(fd);
+}
+
 static const struct way ways[] = {
-	{ "eventfd", open_eventfd, wait_read },
-	{ "pipe", open_pipe, wait_read },
-	{ "unix", open_unix, wait_read },
-	{ "poll", open_eventfd, wait_poll },
-	{ "poll-timeout", open_eventfd, wait_poll_timeout },
-	{ "poll-retry", open_eventfd, wait_poll_retry },
-	{ "epoll", open_epoll, wait_epoll },
+	{ "eventfd", open_eventfd, NULL, get_read, put_write },
+	{ "pipe", open_pipe, NULL, get_read, put_write },
+	{ "unix", open_unix, NULL, get_read, put_write },
+	{ "recv", open_dgram, NULL, get_recv, put_write },
+	{ "accept", open_listen, NULL, get_accept, put_connect },
+	{ "poll", open_eventfd, wait_poll, get_read, put_write },
+	{ "poll-64", open_many, wait_poll_many, get_read, put_write },
+	{ "poll-timeout", open_eventfd, wait_poll_timeout, get_read, put_write },
+	{ "poll-retry", open_eventfd, wait_poll_retry, get_read, put_write },
+	{ "epoll", open_epoll, wait_epoll, get_read, put_write },
 };
 
 static const struct way *way;
 
 static void chan_get(struct channel *c)
 {
-	uint64_t x;
-
-	way->wait(c);
-	if (read(c->rd, &x, sizeof(x)) != sizeof(x))
-		die("read", errno);
-}
-
-static void chan_put(struct channel *c)
-{
-	uint64_t x = 1;
-
-	if (write(c->wr, &x, sizeof(x)) != sizeof(x))
-		die("write", errno);
+	if (way->wait)
+		way->wait(c);
+	way->get(c);
 }
 
 static void *chan_ponger(void *p)
@@ -248,7 +311,7 @@ static void *chan_ponger(void *p)
 
 	while (n--) {
 		chan_get(&chan[0]);
-		chan_put(&chan[1]);
+		way->put(&chan[1]);
 	}
 	return NULL;
 }
@@ -261,17 +324,19 @@ static void chan_back_and_forth(void)
 
 	if (way->open(&chan[0]) < 0 || way->open(&chan[1]) < 0)
 		die(way->name, errno);
+	set_policy(SCHED_BATCH, 0);
 	begin();
 	if (sm_thread(&t, chan_ponger, (void *)(warm + nr_rounds)))
 		die("pthread_create", EAGAIN);
 	for (i = -warm; i < nr_rounds; i++) {
 		if (!i)
 			t0 = sm_now_ns();
-		chan_put(&chan[0]);
+		way->put(&chan[0]);
 		chan_get(&chan[1]);
 	}
 	t1 = sm_now_ns();
 	pthread_join(t, NULL);
+	set_policy(SCHED_OTHER, 0);
 	printf("mode=%s rounds=%ld ns_per_round=%.1f", way->name, nr_rounds,
 	       (double)(t1 - t0) / nr_rounds);
 	finish(true);
@@ -289,91 +354,155 @@ static bool find_way(const char *name)
 	return false;
 }
 
-/* ------------------------------------------------------------------- getppid */
+/* -------------------------------------------------- calls that do not wait */
 
 static void getppid_loop(void)
 {
-	int64_t t0, t1;
-	long i;
+	long per_batch = nr_rounds / NR_BATCHES + 1, i;
+	int64_t ns[NR_BATCHES], t0;
+	int b;
 
 	begin();
-	for (i = 0; i < nr_rounds / 10; i++)
-		sm_syscall6(__NR_getppid, 0, 0, 0, 0, 0, 0);
-	t0 = sm_now_ns();
-	for (i = 0; i < nr_rounds; i++)
-		sm_syscall6(__NR_getppid, 0, 0, 0, 0, 0, 0);
-	t1 = sm_now_ns();
-	printf("mode=getppid rounds=%ld ns_per_call=%.2f", nr_rounds,
-	       (double)(t1 - t0) / nr_rounds);
+	for (b = 0; b < NR_BATCHES; b++) {
+		t0 = sm_now_ns();
+		for (i = 0; i < per_batch; i++)
+			sm_syscall6(__NR_getppid, 0, 0, 0, 0, 0, 0);
+		ns[b] = sm_now_ns() - t0;
+	}
+	printf("mode=getppid rounds=%ld ns_per_call=%.2f", per_batch * NR_BATCHES,
+	       median_of_batches(ns) / per_batch);
 	finish(false);
 }
 
-/* --------------------------------------------------------------- raw clones */
-
-/* Leave the CPU to the others, without a timer that would add idle time. */
-static void until_asleep(struct sm_sleepers *s)
+/*
+ * Two processes that only yield to each other. Of one real-time priority they take
+ * turns strictly: each call switches, with no wait and no wake.
+ */
+static void yield_loop(void)
 {
-	while (sm_load(&s->entered) < s->nr)
+	long *yields = sm_shared_alloc(sizeof(*yields));
+	long per_batch = nr_rounds / NR_BATCHES + 1, first, n, i;
+	int64_t ns[NR_BATCHES], t0;
+	pid_t pid;
+	int b;
+
+	if (!yields)
+		die("no memory", ENOMEM);
+	sm_write_long("/proc/sys/kernel/sched_rt_runtime_us", -1);
+	stay_on_cpu(0);
+	begin();
+	set_policy(SCHED_FIFO, 1);
+	pid = sm_fork();
+	if (pid < 0)
+		die("fork", errno);
+	if (!pid) {
+		for (;;) {
+			sched_yield();
+			sm_store(yields, *yields + 1);
+		}
+	}
+	for (i = 0; i < per_batch; i++)
 		sched_yield();
-	while (sm_sleepers_waiting(s) < s->nr)
-		sched_yield();
+	first = sm_load(yields);
+	for (b = 0; b < NR_BATCHES; b++) {
+		t0 = sm_now_ns();
+		for (i = 0; i < per_batch; i++)
+			sched_yield();
+		ns[b] = sm_now_ns() - t0;
+	}
+	n = sm_load(yields) - first;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	set_policy(SCHED_OTHER, 0);
+	if (n < per_batch * NR_BATCHES - 2 || n > per_batch * NR_BATCHES + 2)
+		die("the two did not take turns", 0);
+	printf("mode=yield rounds=%ld ns_per_switch=%.2f", n,
+	       median_of_batches(ns) / per_batch / 2);
+	finish(false);
 }
 
-static void clones(void)
+/* ----------------------------------------------------------------- nanosleep */
+
+/*
+ * How many instructions a sleep takes, when time passes while everybody sleeps? Let
+ * a second thread use up that time, of the lowest kind, so that it runs only then:
+ * each of its turns is three instructions, so their number says how long it had the
+ * CPU. The rest of the time went to the sleeps: calls, switches there and back,
+ * timer interrupts. Means something only where the clock counts instructions.
+ */
+#define SPIN_TURN_NS	3
+#define SLEEP_NS	100000
+
+static struct {
+	uint64_t turns;
+	uint32_t stop;
+} spinner;
+
+static void *spin(void *unused)
 {
-	long stack0, stack1, stack2, avail0, avail1, avail2, i;
-	struct sm_sleepers s;
-	int64_t t[4];
-	struct sm_stats asleep;
+	set_policy(SCHED_IDLE, 0);
+	asm volatile("1: incq %0\n\t"
+		     "cmpl $0, %1\n\t"
+		     "je 1b"
+		     : "+m" (spinner.turns) : "m" (spinner.stop) : "cc", "memory");
+	return unused;
+}
 
-	sm_allow_threads(nr_threads);
+static void nanosleeps(void)
+{
+	long warm = nr_rounds / 10 + 10, i;
+	struct timespec ts = sm_ts(SLEEP_NS);
+	int64_t t0 = 0, busy;
+	uint64_t turns = 0;
+	pthread_t t;
+
+	stay_on_cpu(0);
+	prctl(PR_SET_TIMERSLACK, 1);
+	memset(&spinner, 0, sizeof(spinner));
 	begin();
-	stack0 = sm_meminfo_kb("KernelStack");
-	avail0 = sm_meminfo_kb("MemAvailable");
-	t[0] = sm_now_ns();
-	if (sm_sleepers_create(&s, nr_threads, false) != nr_threads) {
-		fprintf(stderr, "roundtrip: only %ld of %ld threads: %s\n",
-			s.nr, nr_threads, strerror(errno));
-		if (!s.nr)
-			exit(1);
+	if (sm_thread(&t, spin, NULL))
+		die("pthread_create", EAGAIN);
+	for (i = -warm; i < nr_rounds; i++) {
+		if (!i) {
+			t0 = sm_now_ns();
+			turns = sm_load(&spinner.turns);
+		}
+		if (clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL))
+			die("clock_nanosleep", errno);
 	}
-	until_asleep(&s);
-	t[1] = sm_now_ns();
-	if (park == 1 && have_stats)
-		sm_wait_until(!sm_stats_read(&asleep) &&
-			      asleep.parked - stats0.parked >= s.nr);
-	stack1 = sm_meminfo_kb("KernelStack");
-	avail1 = sm_meminfo_kb("MemAvailable");
-
-	t[2] = sm_now_ns();
-	if (sm_sleepers_wake(&s, false) != s.nr)
-		die("not all of them were woken", 0);
-	for (i = 0; i < s.nr; i++)
-		while (sm_load(&s.slot[i].tid))
-			sched_yield();
-	t[3] = sm_now_ns();
-	if (sm_sleepers_reap(&s) != s.nr)
-		die("not all of them returned 0", 0);
-	sm_sleep_ms(200);
-	stack2 = sm_meminfo_kb("KernelStack");
-	avail2 = sm_meminfo_kb("MemAvailable");
-
-	printf("mode=clone threads=%ld ns_per_clone=%.1f ns_per_wake=%.1f",
-	       s.nr, (double)(t[1] - t[0]) / s.nr,
-	       (double)(t[3] - t[2]) / s.nr);
-	printf(" kernelstack_kb=%ld kernelstack_after_kb=%ld",
-	       stack1 - stack0, stack2 - stack0);
-	printf(" used_kb=%ld used_after_kb=%ld kib_per_thread=%.2f",
-	       avail0 - avail1, avail0 - avail2,
-	       (double)(avail0 - avail1) / s.nr);
-	if (park == 1 && have_stats)
-		printf(" parked=%ld stacks=%ld records=%ld record_bytes=%ld",
-		       asleep.parked, asleep.stacks, asleep.records,
-		       asleep.record_bytes);
+	busy = sm_now_ns() - t0 - (sm_load(&spinner.turns) - turns) * SPIN_TURN_NS;
+	sm_store(&spinner.stop, 1);
+	pthread_join(t, NULL);
+	printf("mode=nanosleep rounds=%ld ns_per_round=%.1f", nr_rounds,
+	       (double)busy / nr_rounds);
 	finish(true);
 }
 
-/* ------------------------------------------------------------ create and join */
+/* ------------------------------------------------------ processes and threads */
+
+static void fork_wait(void)
+{
+	long n = nr_threads, i;
+	int64_t t0 = 0, t1;
+	pid_t pid;
+	int status;
+
+	begin();
+	for (i = -n / 10; i < n; i++) {
+		if (!i)
+			t0 = sm_now_ns();
+		pid = fork();
+		if (pid < 0)
+			die("fork", errno);
+		if (!pid)
+			_exit(0);
+		if (waitpid(pid, &status, 0) != pid || status)
+			die("waitpid", errno);
+	}
+	t1 = sm_now_ns();
+	printf("mode=fork rounds=%ld ns_per_round=%.1f", n, (double)(t1 - t0) / n);
+	finish(false);	/* the child may be faster */
+}
 
 static void *nothing(void *p)
 {
@@ -401,88 +530,88 @@ static void create_join(void)
 }
 
 static const char usage[] =
-"Usage: roundtrip [--park | --no-park] [--rounds N] [--threads N] [--cpu N] MODE...\n"
+"Usage: roundtrip [OPTION]... MODE...\n"
 "Measure one thing after the other; the modes are\n"
-"  pingpong  two threads wake each other by futex: ns per round trip\n"
-"  eventfd, pipe, unix, poll, poll-timeout, epoll\n"
-"            the same by read() from a descriptor, after a wait for it by\n"
-"            poll() and epoll_wait(), which are made with eventfds\n"
+"  pingpong   two threads wake each other by futex: ns per round trip\n"
+"  eventfd, pipe, unix, recv, accept, poll, poll-64, poll-timeout, epoll\n"
+"             the same by read() from a descriptor, recv() or accept(), after a wait\n"
+"             for it by poll() or epoll_wait(), which are made with eventfds\n"
 "  pingpong-retry, poll-retry\n"
-"            pingpong and poll with PR_STACKMUX_RETRY\n"
-"  getppid   a system call that never waits: ns per call\n"
-"  clone     raw clones until all are asleep in futex, then wake them all\n"
-"            until all have exited: ns per thread, kernel memory\n"
-"  pthread   pthread_create() and pthread_join(): ns per thread\n"
-"  --park     opt in with prctl(PR_STACKMUX), fail if the kernel has not got it\n"
-"  --no-park  opt out\n"
-"  --cpu N    stay on CPU N\n";
+"             pingpong and poll with PR_STACKMUX_RETRY\n"
+"  pingpong-taken\n"
+"             pingpong, with stacks that do not linger\n"
+"  nanosleep  what a sleep of 100 us costs; for clocks that count instructions\n"
+"  getppid    a system call that never waits: ns per call\n"
+"  yield      two processes that yield to each other: ns per switch\n"
+"  fork       fork(), _exit() and waitpid(): ns per child\n"
+"  pthread    pthread_create() and pthread_join(): ns per thread\n"
+BENCH_USAGE;
+
+static void pingpong_as(const char *name, bool retry)
+{
+	pingpong_name = name;
+	by_retry = retry;
+	memset(&words, 0, sizeof(words));
+	hand_back_and_forth();
+}
+
+static void pingpong(void)
+{
+	pingpong_as("pingpong", false);
+}
+
+static void pingpong_retry(void)
+{
+	pingpong_as("pingpong-retry", true);
+}
+
+/* As if another thread always needed the stack: debugfs can have it taken at once. */
+static void pingpong_taken(void)
+{
+	bool can = !access(SM_LINGER, W_OK);
+
+	if (can)
+		sm_write_long(SM_LINGER, 0);
+	pingpong_as("pingpong-taken", false);
+	if (can)
+		sm_write_long(SM_LINGER, 1);
+}
+
+static const struct {
+	const char *name;
+	void (*measure)(void);
+} modes[] = {
+	{ "pingpong", pingpong },
+	{ "pingpong-retry", pingpong_retry },
+	{ "pingpong-taken", pingpong_taken },
+	{ "nanosleep", nanosleeps },
+	{ "getppid", getppid_loop },
+	{ "yield", yield_loop },
+	{ "fork", fork_wait },
+	{ "pthread", create_join },
+};
+
+static bool measure(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(modes); i++) {
+		if (!strcmp(name, modes[i].name)) {
+			modes[i].measure();
+			return true;
+		}
+	}
+	if (!find_way(name))
+		return false;
+	chan_back_and_forth();
+	return true;
+}
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "park", no_argument, &park, 1 },
-		{ "no-park", no_argument, &park, 0 },
-		{ "rounds", required_argument, NULL, 'r' },
-		{ "threads", required_argument, NULL, 't' },
-		{ "cpu", required_argument, NULL, 'c' },
-		{ "help", no_argument, NULL, 'h' },
-		{ }
-	};
-	cpu_set_t set;
-	int opt, ret;
-
-	while ((opt = getopt_long(argc, argv, "r:t:c:h", options, NULL)) != -1) {
-		switch (opt) {
-		case 0:
-			break;
-		case 'r':
-			nr_rounds = atol(optarg);
-			break;
-		case 't':
-			nr_threads = atol(optarg);
-			break;
-		case 'c':
-			CPU_ZERO(&set);
-			CPU_SET(atoi(optarg), &set);
-			if (sched_setaffinity(0, sizeof(set), &set))
-				die("cannot use that CPU", errno);
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return 0;
-		default:
-			fputs(usage, stderr);
-			return 2;
-		}
-	}
-	if (optind == argc || nr_rounds < 1 || nr_threads < 1) {
-		fputs(usage, stderr);
-		return 2;
-	}
-	sm_mount_debugfs();
-	if (park == 1) {
-		ret = sm_enable(0);
-		if (ret)
-			die("prctl(PR_STACKMUX, PR_STACKMUX_ENABLE)", -ret);
-		if (!(sm_get() & PR_STACKMUX_ACTIVE))
-			die("opted in, but kernel.stackmux is 0", 0);
-	} else if (!park && sm_present()) {
-		sm_disable();
-	}
+	bench_options(argc, argv, usage, NULL, NULL);
 	for (; optind < argc; optind++) {
-		by_retry = !strcmp(argv[optind], "pingpong-retry");
-		if (by_retry || !strcmp(argv[optind], "pingpong")) {
-			memset(&words, 0, sizeof(words));
-			hand_back_and_forth();
-		} else if (!strcmp(argv[optind], "getppid")) {
-			getppid_loop();
-		} else if (!strcmp(argv[optind], "clone")) {
-			clones();
-		} else if (!strcmp(argv[optind], "pthread")) {
-			create_join();
-		} else if (find_way(argv[optind])) {
-			chan_back_and_forth();
-		} else {
+		if (!measure(argv[optind])) {
 			fprintf(stderr, "roundtrip: no mode '%s'\n%s",
 				argv[optind], usage);
 			return 2;

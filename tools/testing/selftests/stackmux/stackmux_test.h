@@ -775,7 +775,8 @@ struct sm_slot {
 	uint32_t tid;		/* cleared by the kernel when it is gone */
 	uint32_t futex;
 	int64_t ret;		/* of its futex wait */
-	char stack[240];
+	uint64_t woken_tsc;	/* when it came back from it */
+	char stack[232];
 };
 
 #define SM_SLOT_ASLEEP	INT64_MIN
@@ -822,6 +823,9 @@ static inline long sm_raw_sleeper(struct sm_slot *slot, uint32_t *uaddr,
 		     "mov %[nr_futex], %%eax\n\t"
 		     "syscall\n\t"
 		     "mov %%rax, %c[ret_off](%%r12)\n\t"
+		     "rdtsc\n\t"
+		     "mov %%eax, %c[tsc_off](%%r12)\n\t"
+		     "mov %%edx, 4+%c[tsc_off](%%r12)\n\t"
 		     "lock incl (%%r15)\n\t"
 		     "xor %%edi, %%edi\n\t"
 		     "mov %[nr_exit], %%eax\n\t"
@@ -835,7 +839,8 @@ static inline long sm_raw_sleeper(struct sm_slot *slot, uint32_t *uaddr,
 		       "r" (r14), "r" (r15),
 		       [op] "i" (FUTEX_WAIT | FUTEX_PRIVATE_FLAG),
 		       [nr_futex] "i" (__NR_futex), [nr_exit] "i" (__NR_exit),
-		       [ret_off] "i" (offsetof(struct sm_slot, ret))
+		       [ret_off] "i" (offsetof(struct sm_slot, ret)),
+		       [tsc_off] "i" (offsetof(struct sm_slot, woken_tsc))
 		     : "rcx", "r8", "r9", "r11", "memory");
 	return ret;
 }
