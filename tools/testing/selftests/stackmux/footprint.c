@@ -380,7 +380,6 @@ static const struct {
 } calls[] = {
 	{ "futex", set_futex },
 	{ "futex-timeout", set_futex_timeout },
-	{ "futex-cgroup", set_futex_cgroup },
 	{ "poll-1", set_poll_1 },
 	{ "poll-2", set_poll_2 },
 	{ "poll-64", set_poll_64 },
@@ -393,6 +392,8 @@ static const struct {
 	{ "nanosleep", set_nanosleep },
 	{ "sigtimedwait", set_sigtimedwait },
 	{ "wait4", set_wait4 },
+	/* The last: from then on all slabs have these pointers. */
+	{ "futex-cgroup", set_futex_cgroup },
 };
 
 /* ---------------------------------------------------------------- sleepers */
