@@ -18,7 +18,8 @@
  *   other         what else free memory has lost: whole pages
  *   sum           what free memory has lost
  *   wait          parked: what the wait itself takes: the record, slab objects which a
- *                 thread does not have anyway, whole pages
+ *                 thread does not have anyway, whole pages; without what many threads
+ *                 share, such as the stacks in the pool
  *
  * To be the only process of a system that was booted with slab_nomerge.
  *
@@ -216,7 +217,7 @@ static void report(const char *call, long n)
 		else
 			snprintf(part, sizeof(part), "slab-%s", a->name);
 		print_part(call, part, bytes / n);
-		if (!one_of(a->name, anyway))
+		if (!one_of(a->name, anyway) && bytes / n >= 4)
 			wait += bytes;
 	}
 	tables = after.tables - before.tables;
@@ -229,7 +230,8 @@ static void report(const char *call, long n)
 	if (*most_stack < after.stack)
 		*most_stack = after.stack;
 	other = lost - stack - slabs - tables - kernel_tables;
-	if (other > 0)
+	/* A page of 64 threads, or more often */
+	if (other / n >= 64)
 		wait += other;
 	print_part(call, "waste", waste / n);
 	print_part(call, "user-tables", tables / n);
