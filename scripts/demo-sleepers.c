@@ -2,7 +2,7 @@
 /*
  * Puts threads to sleep in futex() and says what they cost
  *
- * usage: demo-sleepers compare N | demo-sleepers most | demo-sleepers both N
+ * usage: demo-sleepers compare N | parked N | most | both N
  *
  * Runs in the guest of "make demo", as root, statically linked and with nothing
  * else around. The threads are raw clones whose user part is a few instructions
@@ -315,12 +315,16 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 2 || (strcmp(argv[1], "most") && n < 1))
-		die("usage: demo-sleepers compare N | demo-sleepers most | demo-sleepers both N");
+		die("usage: demo-sleepers compare N | parked N | most | both N");
 	mount_all();
 	write_file("/proc/sys/kernel/pid_max", "4194304");
 	/* For the classic threads; a process that parks is not held by it. */
 	write_file("/proc/sys/kernel/threads-max", "4194304");
 
+	if (!strcmp(argv[1], "parked")) {
+		run("parked", n);
+		return 0;
+	}
 	if (strcmp(argv[1], "most")) {
 		/* About 26 KiB each: if they do not all fit, as many as do */
 		fits = (mem_free_kb() - HEADROOM_KB) / 26;
