@@ -90,6 +90,9 @@ enum stackmux_wait_result {
 	STACKMUX_WAIT_STAY,
 };
 
+/* No result of stackmux_epoll_wait(), but: there are events to be looked for */
+#define STACKMUX_EPOLL_EVENTS	INT_MIN
+
 /*
  * The waits of calls, each in its file of kernel/stackmux/; to be called only
  * where stackmux_may_park(), or after it. Those of futexes are in
@@ -100,8 +103,8 @@ bool stackmux_poll(struct pollfd __user *ufds, unsigned int nfds,
 bool stackmux_select(int n, fd_set __user *inp, fd_set __user *outp,
 		     fd_set __user *exp, struct timespec64 *end_time, void *wchan,
 		     int *ret);
-bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
-			 int maxevents, ktime_t *to, u64 slack, int *res);
+int stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
+			int maxevents, ktime_t *to, u64 slack);
 int stackmux_epoll_masked(void);
 int stackmux_poll_finish_later(void __user *p, int type);
 long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid);

@@ -108,19 +108,19 @@ static bool __stackmux_epoll_resume(struct eventpoll *ep, struct stackmux_record
  * @maxevents: how many there is room for
  * @to: absolute deadline of CLOCK_MONOTONIC, or NULL
  * @slack: by how many ns the wake-up may be late
- * @res: what the caller is to return
  *
  * Context: outermost level of a system call for which stackmux_may_park().
- * Return: false if there are events, and @res is not set.
+ * Return: the result; STACKMUX_ARMED; or STACKMUX_EPOLL_EVENTS.
  */
-noinline bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
-				  int maxevents, ktime_t *to, u64 slack, int *res)
+noinline int stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
+				 int maxevents, ktime_t *to, u64 slack)
 {
 	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_EPOLL);
 	struct stackmux_epoll *e = &rec->epoll;
+	int res;
 
 	if (!stackmux_epoll_queue(ep, rec))
-		return false;
+		return STACKMUX_EPOLL_EVENTS;
 
 	e->file = ep->file;
 	e->events = events;
@@ -133,20 +133,17 @@ noinline bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __use
 	stackmux_arm_at(rec, STACKMUX_OP_EPOLL, _RET_IP_);
 
 	while (stackmux_stay_armed(rec)) {
-		/* Woken, and nothing else: as if there had been events at once */
-		if (list_empty_careful(&e->wait.entry) && !stackmux_timer_fired(&e->timeout)) {
-			stackmux_timer_cancel(&e->timeout);
-			return false;
-		}
-		if (__stackmux_epoll_resume(ep, rec, res)) {
-			stackmux_timer_cancel(&e->timeout);
-			return true;
-		}
+		/* Woken, and nothing else */
+		if (list_empty_careful(&e->wait.entry) && !stackmux_timer_fired(&e->timeout))
+			res = STACKMUX_EPOLL_EVENTS;
+		else if (!__stackmux_epoll_resume(ep, rec, &res))
+			continue;
+		stackmux_timer_cancel(&e->timeout);
+		return res;
 	}
 	/* The call is about to give up its own reference. */
 	get_file(ep->file);
-	*res = STACKMUX_ARMED;
-	return true;
+	return STACKMUX_ARMED;
 }
 
 long stackmux_epoll_resume(struct stackmux_record *rec)
