@@ -80,6 +80,7 @@ static atomic_long_t stackmux_records = ATOMIC_LONG_INIT(0);
  */
 int stackmux_park_init(void)
 {
+	BUILD_BUG_ON(NR_CPUS > U16_MAX);	/* rec->cpu */
 	if (!stackmux_record_cache)
 		stackmux_record_cache = KMEM_CACHE(stackmux_record, SLAB_ACCOUNT |
 						   SLAB_HWCACHE_ALIGN);

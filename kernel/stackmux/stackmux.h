@@ -332,7 +332,7 @@ struct stackmux_record {
 	};
 	const struct stackmux_retry *retry;
 	unsigned long wchan;
-	int cpu;
+	u16 cpu;
 	u8 rearms;
 	u8 patience;
 	bool evicted;
