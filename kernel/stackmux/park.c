@@ -42,6 +42,18 @@
  *
  * If the reader comes first the task keeps its stack and later goes on where
  * it stood. When a stack is attached its count is set to 1 last.
+ *
+ * A task whose waits are short does not return first, but stays: it sleeps in its
+ * call, in the same place of the CPU. Its stack cannot be taken. Whoever wants the
+ * place wakes it, and it parks:
+ *
+ *	CPU that it stays on			CPU that switches to it
+ *	last = xchg(&sc->last, prev)		cmpxchg(&sc->last, next, NULL)
+ *	  evict the task			  goes on, whatever the result
+ *	irq_work: evicted = true, wake it
+ *
+ * So it may be running when it is evicted. Then it sees that at its next sleep at
+ * the latest, where it clears @evicted first: a wake-up for nothing.
  */
 #include <linux/compat.h>
 #include <linux/entry-common.h>

@@ -9,6 +9,7 @@
 #   BENCH_QUICK    not empty: fewer rounds
 #   BENCH_CPU      QEMU's processor model
 #   BENCH_COLUMNS  only these columns
+#   BENCH_USUAL    not empty: in the kernels stock and release
 
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
@@ -70,9 +71,10 @@ in_guest()
 # to the end: the host takes it whenever it likes, and interrupts when it has done so.
 counted()
 {
-	local kernel="bench-release" kept="cat /tmp/out; cat /tmp/err >&2"
+	local kernel=release kept="cat /tmp/out; cat /tmp/err >&2"
 
-	[ "$1" != stock ] || kernel="bench-stock"
+	[ "$1" != stock ] || kernel=stock
+	[ -n "${BENCH_USUAL:-}" ] || kernel=bench-$kernel
 	say "  $me: $1"
 	in_guest "$1" "$2" "($3) > /tmp/out 2> /tmp/err; $kept" --kernel "$kernel" --icount
 }
