@@ -143,6 +143,7 @@ long stackmux_nanosleep_set_restart(struct restart_block *restart);
 DECLARE_STATIC_KEY_FALSE(stackmux_key);
 
 bool __stackmux_may_park(gfp_t gfp);
+bool __stackmux_may_park_or_stay(void);
 void stackmux_syscall_exit(struct pt_regs *regs);
 void __stackmux_attach(struct task_struct *next);
 void __stackmux_detach(struct task_struct *prev);
@@ -181,6 +182,15 @@ long wait_woken(struct wait_queue_entry *wait, unsigned int mode, long timeout);
 static inline bool stackmux_may_park(void)
 {
 	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park(GFP_KERNEL);
+}
+
+/*
+ * The same for a call that calls stackmux_stay_armed(): a thread that is going to stay
+ * is asked no further before it has to leave.
+ */
+static inline bool stackmux_may_park_or_stay(void)
+{
+	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park_or_stay();
 }
 
 /* The same for a call that finds out under a spinlock that it has to wait */
@@ -278,6 +288,7 @@ static inline bool stackmux_threads_unlimited(void)
 #else /* !CONFIG_STACKMUX */
 
 static inline bool stackmux_may_park(void) { return false; }
+static inline bool stackmux_may_park_or_stay(void) { return false; }
 static inline bool stackmux_may_park_atomic(void) { return false; }
 
 static inline bool stackmux_enabled(void) { return false; }

@@ -28,7 +28,7 @@ static int stackmux_epoll_wake(struct wait_queue_entry *wait, unsigned int mode,
 }
 
 /* Queues the entry, unless there are events: then false. */
-static bool stackmux_epoll_queue(struct eventpoll *ep, struct stackmux_record *rec)
+static __always_inline bool stackmux_epoll_queue(struct eventpoll *ep, struct stackmux_record *rec)
 {
 	struct stackmux_epoll *e = &rec->epoll;
 	bool eavail;

@@ -167,6 +167,16 @@ bool __stackmux_may_park(gfp_t gfp)
 	       (likely(current->stackmux) || stackmux_record_alloc(gfp));
 }
 
+bool __stackmux_may_park_or_stay(void)
+{
+	struct stackmux_record *rec = current->stackmux;
+
+	/* With code of its own for the end of a wait it may not stay: see poll.c. */
+	if (likely(rec) && stackmux_may_stay(rec) && !rec->retry)
+		return true;
+	return __stackmux_may_park(GFP_KERNEL);
+}
+
 /* Nothing on the stack may matter to anybody once it is gone. */
 static void stackmux_assert_parkable(void)
 {

@@ -108,7 +108,9 @@ struct stackmux_stats {
  * futex(FUTEX_WAIT, FUTEX_WAIT_BITSET), futex_wait(), poll() and ppoll() do so.
  * Whatever else ends the wait (a time-out, a signal, a tracer, ...), and all other
  * calls, give their result in the ordinary way, at the address after the
- * instruction. So the code has to be ready for both.
+ * instruction; and so does a futex wait of a thread that has not parked, but stayed
+ * on its stack, as threads do whose waits are short. So the code has to be ready for
+ * both.
  *
  * Nothing is read of this structure later. If there is no code at @address, the
  * thread gets %SIGSEGV, as for any jump there. Threads and children that the
