@@ -122,28 +122,43 @@ static inline void opt_in(void)
 		die("opted in, but kernel.stackmux is 0", 0);
 }
 
-/* A process that has opted in, and sleeps without a stack as long as we live. */
+#define HOLD_FD	3
+
+/* What the helper does: opts in, tells so, and sleeps without a stack. */
+static inline void hold(void)
+{
+	opt_in();
+	if (write(HOLD_FD, "", 1) != 1)
+		die("write", errno);
+	close(HOLD_FD);
+	for (;;)
+		pause();
+}
+
+/*
+ * A process that has opted in, as long as we live. A program of its own: if it shared
+ * our pages, our fork() would have more to do.
+ */
 static inline void start_helper(void)
 {
-	int *ready = sm_shared_alloc(sizeof(*ready));
+	int fd[2];
 	pid_t pid;
+	char c;
 
-	if (!ready)
-		die("no memory", ENOMEM);
+	if (pipe(fd))
+		die("pipe", errno);
 	pid = sm_fork();
 	if (pid < 0)
 		die("fork", errno);
 	if (!pid) {
-		opt_in();
-		sm_store(ready, 1);
-		for (;;)
-			pause();
+		if (dup2(fd[1], HOLD_FD) == HOLD_FD)
+			execl("/proc/self/exe", bench_name, "--hold", NULL);
+		die("cannot start the process that is to opt in", errno);
 	}
-	while (!sm_load(ready)) {
-		if (waitpid(pid, NULL, WNOHANG))
-			die("the process that is to opt in has failed", 0);
-		sched_yield();
-	}
+	close(fd[1]);
+	if (read(fd[0], &c, 1) != 1)
+		die("the process that is to opt in has failed", 0);
+	close(fd[0]);
 }
 
 /*
@@ -162,6 +177,7 @@ static inline void bench_options(int argc, char **argv, const char *usage,
 		{ "threads", required_argument, NULL, 't' },
 		{ "align", required_argument, NULL, 'a' },
 		{ "cpu", required_argument, NULL, 'c' },
+		{ "hold", no_argument, NULL, 'o' },
 		{ "help", no_argument, NULL, 'h' },
 		{ extra, required_argument, NULL, 'x' },
 		{ }
@@ -179,6 +195,9 @@ static inline void bench_options(int argc, char **argv, const char *usage,
 			break;
 		case 'n':
 			who = OPTED_OUT;
+			break;
+		case 'o':
+			hold();
 			break;
 		case 'r':
 			nr_rounds = atol(optarg);
