@@ -140,6 +140,9 @@ long stackmux_nanosleep_set_restart(struct restart_block *restart);
 
 #ifdef CONFIG_STACKMUX
 
+/* Had one caller, and so was inlined, before kernel/stackmux/ became another one */
+#define stackmux_inline	__always_inline
+
 DECLARE_STATIC_KEY_FALSE(stackmux_key);
 
 bool __stackmux_may_park(gfp_t gfp);
@@ -286,6 +289,8 @@ static inline bool stackmux_threads_unlimited(void)
 }
 
 #else /* !CONFIG_STACKMUX */
+
+#define stackmux_inline
 
 static inline bool stackmux_may_park(void) { return false; }
 static inline bool stackmux_may_park_or_stay(void) { return false; }
