@@ -170,7 +170,8 @@ FIXTURE_VARIANT_ADD(stay, accept) { .by = BY_ACCEPT };
 FIXTURE_SETUP(stay)
 {
 	sm_setup(_metadata, &self->env, true);
-	ASSERT_EQ(0, sm_linger(&self->env));
+	if (self->env.present)
+		ASSERT_EQ(0, sm_linger(&self->env));
 }
 
 FIXTURE_TEARDOWN(stay)
