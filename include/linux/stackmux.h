@@ -299,7 +299,7 @@ static inline bool stackmux_may_park_atomic(void) { return false; }
 static inline bool stackmux_enabled(void) { return false; }
 
 /* No function: arguments that nobody uses could still change the code around. */
-#define stackmux_wait(file, wq, how, timeo)	STACKMUX_WAIT_ON_STACK
+#define stackmux_wait(file, wq, how, timeo)	stackmux_enabled()
 
 static inline bool stackmux_stay(enum stackmux_wait_result wait) { return false; }
 
