@@ -33,10 +33,10 @@ static inline int sm_stay(struct sm_env *env)
 	return ret ? ret : sm_write_long(SM_PATIENCE, 0);
 }
 
-/* Waits that were left to stackmux, whatever became of the stack */
-static inline long sm_waits(const struct sm_stats *st)
+/* Waits that parked; where stacks may linger, also those that stayed on theirs */
+static inline long sm_waits(const struct sm_env *env, const struct sm_stats *st)
 {
-	return st->parks + st->lingered + st->stayed;
+	return st->parks + st->lingered + (env->lingering ? st->stayed : 0);
 }
 
 /*
@@ -93,7 +93,7 @@ static inline bool sm_check_parked(struct sm_env *env, long n,
 {
 	n -= env->lingering;
 	return !sm_stats_read(st) &&
-	       sm_waits(st) - sm_waits(&env->base) >= n &&
+	       sm_waits(env, st) - sm_waits(env, &env->base) >= n &&
 	       st->parked - env->base.parked >= n;
 }
 
@@ -146,7 +146,8 @@ do {									\
 									\
 	if (__env->parked) {						\
 		ASSERT_EQ(0, sm_stats_read(&__st));			\
-		EXPECT_GE(sm_waits(&__st) - sm_waits(&__env->base),	\
+		EXPECT_GE(sm_waits(__env, &__st) -			\
+			  sm_waits(__env, &__env->base),		\
 			  (long)(n) - __env->lingering);		\
 	}								\
 } while (0)
