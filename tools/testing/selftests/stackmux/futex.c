@@ -556,7 +556,7 @@ TEST_F(futex, waitv_timeout)
 		for (n = 1; n <= 128; n += 127) {
 			sm_rebase(&self->env);
 			waitv_set(wv, f, n);
-			deadline = sm_clock_ns(clocks[c]) + 150 * SM_MSEC;
+			deadline = sm_clock_ns(clocks[c]) + sm_soon_ns();
 			ts = sm_ts(deadline);
 			sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv,
 				      n, 0, (long)&ts, clocks[c], 0);

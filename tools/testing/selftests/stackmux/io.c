@@ -369,19 +369,19 @@ TEST_F(io, signals)
 
 TEST_F(io, receive_timeout)
 {
-	struct timeval tv = { .tv_usec = 100000 };
+	struct timeval tv;
 	int kind;
 
 	for (kind = SM_UNIX; kind < SM_NR_KINDS; kind++) {
 		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
-		tv.tv_sec = 0;
+		tv = sm_soon_tv();
 		ASSERT_EQ(0, setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
 		set_read(self, 0, self->c.rd, 8);
 		sm_rebase(&self->env);
 		ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
 		SM_JOIN(&self->w[0], -EAGAIN);
-		EXPECT_LE(100 * SM_MSEC, sm_waiter_ns(&self->w[0]) + SM_TICK);
-		EXPECT_GE(100 * SM_MSEC + sm_late_ns(), sm_waiter_ns(&self->w[0]));
+		EXPECT_LE(sm_soon_ns(), sm_waiter_ns(&self->w[0]) + SM_TICK);
+		EXPECT_GE(sm_soon_ns() + sm_late_ns(), sm_waiter_ns(&self->w[0]));
 		SM_EXPECT_PARKS(&self->env, 1);
 
 		/* No restart after a handler, and data in time */
@@ -400,7 +400,7 @@ TEST_F(io, receive_timeout)
 
 TEST_F(io, accept_timeout)
 {
-	struct timeval tv = { .tv_usec = 100000 };
+	struct timeval tv = sm_soon_tv();
 	struct sockaddr_in sin;
 	int l = sm_tcp_listen(&sin);
 
@@ -408,7 +408,7 @@ TEST_F(io, accept_timeout)
 	sm_waiter_set(&self->w[0], __NR_accept4, l, 0, 0, SOCK_CLOEXEC, 0, 0);
 	ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
 	SM_JOIN(&self->w[0], -EAGAIN);
-	EXPECT_LE(100 * SM_MSEC, sm_waiter_ns(&self->w[0]) + SM_TICK);
+	EXPECT_LE(sm_soon_ns(), sm_waiter_ns(&self->w[0]) + SM_TICK);
 	SM_EXPECT_PARKS(&self->env, 1);
 	close(l);
 }

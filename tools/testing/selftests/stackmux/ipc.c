@@ -511,7 +511,7 @@ TEST_F(ipc, signal)
 
 TEST_F(ipc, timeout)
 {
-	const int64_t ns = 60 * SM_MSEC;
+	const int64_t ns = sm_soon_ns();
 	const struct kind *k;
 	int64_t start, took;
 

@@ -1506,7 +1506,7 @@ TEST_F(poll, odd_descriptors)
 		c->set[0].fd = -1;
 		c->set[1].fd = -7;
 		sm_rebase(&self->env);
-		EXPECT_EQ(0, call_now(c, form, 30 * SM_MSEC));
+		EXPECT_EQ(0, call_now(c, form, sm_soon_ns()));
 		EXPECT_EQ(0, nr_ready(c));
 		SM_EXPECT_PARKS(&self->env, 1);
 
@@ -1587,13 +1587,13 @@ TEST_F(poll, select_bits_beyond)
 		/* No sets at all, or some of them */
 		sm_rebase(&self->env);
 		fill(c, &ch, 0);
-		prepare(c, form, 30 * SM_MSEC);
+		prepare(c, form, sm_soon_ns());
 		c->w.arg[1] = 0;
 		c->w.arg[2] = 0;
 		c->w.arg[3] = 0;
 		sm_waiter_fn(&c->w);
 		EXPECT_EQ(0, c->w.ret);
-		EXPECT_GE(sm_waiter_ns(&c->w), 30 * SM_MSEC);
+		EXPECT_GE(sm_waiter_ns(&c->w), sm_soon_ns());
 		SM_EXPECT_PARKS(&self->env, 1);
 
 		fill(c, &ch, 1);

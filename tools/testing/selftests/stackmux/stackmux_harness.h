@@ -148,7 +148,11 @@ do {									\
 		ASSERT_EQ(0, sm_stats_read(&__st));			\
 		EXPECT_GE(sm_waits(__env, &__st) -			\
 			  sm_waits(__env, &__env->base),		\
-			  (long)(n) - __env->lingering);		\
+			  (long)(n) - __env->lingering) {		\
+			TH_LOG("found awake +%ld, stacks kept +%ld",	\
+			       __st.noswitch - __env->base.noswitch,	\
+			       __st.keeps - __env->base.keeps);		\
+		}							\
 	}								\
 } while (0)
 

@@ -184,6 +184,27 @@ static inline int64_t sm_late_ns(void)
 }
 
 /*
+ * A time-out for calls that are to sleep until it is over: a host that holds the
+ * thread back between the moment from which the time counts and its sleep, for
+ * longer than this, would have it find that the time is over, and not sleep.
+ */
+static inline int64_t sm_soon_ns(void)
+{
+	return 100 * SM_MSEC * sm_slow();
+}
+
+static inline struct timeval sm_soon_tv(void)
+{
+	int64_t ns = sm_soon_ns();
+	struct timeval tv = {
+		.tv_sec = ns / SM_SEC,
+		.tv_usec = ns % SM_SEC / 1000,
+	};
+
+	return tv;
+}
+
+/*
  * Poll @cond until it holds, at most @ns. The first looks come quickly, the
  * later ones leave the CPU to those that are waited for.
  */
