@@ -3,7 +3,7 @@
  * stackmux: who may park
  *
  * Nothing exists until the first process opts in, or the machine-wide mode is
- * set to "always": the pool, the worker and the static key come to life then
+ * set to "always": the pool, the workers and the static key come to life then
  * and stay for good, since tasks may be parked at any later time.
  */
 #define pr_fmt(fmt) "stackmux: " fmt

@@ -92,7 +92,7 @@ static atomic_long_t stackmux_records = ATOMIC_LONG_INIT(0);
  */
 int stackmux_park_init(void)
 {
-	BUILD_BUG_ON(NR_CPUS > U16_MAX);	/* rec->cpu */
+	BUILD_BUG_ON(CONFIG_NR_CPUS > U16_MAX);	/* rec->cpu */
 	if (!stackmux_record_cache)
 		stackmux_record_cache = KMEM_CACHE(stackmux_record, SLAB_ACCOUNT |
 						   SLAB_HWCACHE_ALIGN);
@@ -630,7 +630,7 @@ __visible notrace void stackmux_ret_from_park(struct task_struct *prev,
 
 	if (unlikely(rec->was_granted)) {
 		rec->was_granted = false;
-		stackmux_grant_used();
+		stackmux_grant_used(rec);
 	}
 	/*
 	 * The threads of an address space are in one memory cgroup. On failure

@@ -6,7 +6,7 @@
  * with interrupts off, under a run-queue lock as a rule; batches go between the
  * cache and the list of the CPU's node, so stacks that pile up where threads
  * park flow to where threads are cloned. Allocating and freeing is the refill
- * worker's business, and clone()'s.
+ * workers' business, and clone()'s.
  *
  * A stack that the pool owns carries VM_STACKMUX in its vm_struct. It counts
  * as KernelStack from its creation to its end, idle or not. It stays charged to
@@ -211,7 +211,7 @@ void stackmux_stack_adopt(struct task_struct *tsk)
 	stackmux_count_stack();
 }
 
-/* Wakes the worker as soon as interrupts are enabled. */
+/* Wakes this CPU's worker as soon as interrupts are enabled. */
 static void stackmux_poke(struct stackmux_cpu *sc)
 {
 	irq_work_queue(&sc->poke);
@@ -555,6 +555,7 @@ static int stackmux_cpu_dead(unsigned int cpu)
 	local_irq_disable();
 	stackmux_take_last(sc);
 	local_irq_enable();
+	stackmux_refill_dead(cpu);
 	while ((s = sc->idle)) {
 		sc->idle = s->next;
 		sc->nr_idle--;

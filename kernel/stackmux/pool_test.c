@@ -30,7 +30,7 @@ static int pool_test_init(struct kunit *test)
 	saved->percpu_max = stackmux_percpu_max;
 	saved->node_max = stackmux_node_max;
 	saved->node_low = stackmux_node_low;
-	/* Keep the worker out of the way. */
+	/* Keep the workers out of the way. */
 	stackmux_node_low = 0;
 	stackmux_node_max = UINT_MAX;
 	stackmux_refill_settle();
@@ -97,7 +97,7 @@ static void test_create_is_clean(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, s->vm->flags & VM_STACKMUX);
 	KUNIT_EXPECT_GE(test, atomic_long_read(&stackmux_max_stacks), before + 1);
 	stackmux_stack_destroy(s);
-	/* The worker may have made or freed some meanwhile. */
+	/* A worker may have made or freed some meanwhile. */
 	for (tries = 0; tries < 10; tries++) {
 		before = atomic_long_read(&stackmux_nr_stacks);
 		s = stackmux_stack_create(NUMA_NO_NODE, GFP_KERNEL);

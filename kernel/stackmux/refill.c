@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: the refill worker
+ * stackmux: the refill workers
  *
  * The only place, beside clone(), where pool stacks are allocated and freed: a
- * kernel thread with a stack of its own, so it can always run. It
+ * kernel thread on each CPU, with a stack of its own, so it can always run. It
  *
- *  - grants stacks to tasks that were woken when their CPU had none;
+ *  - grants stacks to tasks that were woken when this CPU had none;
  *  - fills the node lists up to node_low, and trims them down to node_max.
+ *
+ * It has to run at once. While a CPU has no stacks it can do nothing with a parked
+ * task that it switches to but put it off, and the next one after it: a whole herd
+ * of them, if the worker has to wait for its fair share behind them, or on another
+ * CPU for one that is in the kernel and cannot be preempted, because it is waking
+ * just this herd. So each CPU has a worker, of a real-time class.
  *
  * A starving task in two columns. It came in on a reserve stack of its CPU, so
  * preemption is off until it has left it again:
  *
- *	task					worker
+ *	task					worker of this CPU
  *	set_special_state(TASK_PARKED)
  *	stackmux_state = STARVING
  *	llist_add(starving)			llist_del_all(starving)
@@ -21,7 +27,7 @@
  *						wake_up_state(TASK_PARKED)
  *	context_switch(): takes granted
  *
- * Nothing but the worker wakes TASK_PARKED of a user task, so a second wake
+ * Nothing but a worker wakes TASK_PARKED of a user task, so a second wake
  * source, a signal or the freezer cannot bring it back before its stack is
  * there. The special state is set under pi_lock, so a wake-up that is still
  * under way for the earlier state cannot overwrite it.
@@ -29,40 +35,61 @@
 #include <linux/kthread.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/smpboot.h>
 
 #include <trace/events/stackmux.h>
 
 #include "stackmux.h"
 
-static struct task_struct *stackmux_worker;
-static LLIST_HEAD(stackmux_starving);
-/* Somebody called stackmux_refill_wake() since the worker last looked. */
-static bool stackmux_work;
+/* Of stacks that tasks have not yet gone on with: see @grants. */
+#define STACKMUX_MAX_GRANTS	4
 
-/*
- * Stacks granted to tasks that have not run yet. Bounded: a herd of woken tasks
- * would otherwise be given a stack each before the first of them has run.
+/**
+ * struct stackmux_refill - what a CPU's worker works with
+ * @worker: the thread
+ * @starving: tasks that starve, latest first
+ * @todo: those that the worker has taken from there, oldest first; its own, or
+ *	  nobody's while it is parked
+ * @grants: stacks granted to tasks that have not run yet. Bounded: a herd of
+ *	    woken tasks would otherwise be given a stack each before the first of
+ *	    them has run
+ * @work: somebody called for the worker since it last looked
  */
-static atomic_t stackmux_grants = ATOMIC_INIT(0);
+struct stackmux_refill {
+	struct task_struct *worker;
+	struct llist_head starving;
+	struct llist_node *todo;
+	atomic_t grants;
+	bool work;
+};
 
-static int stackmux_max_grants(void)
+static DEFINE_PER_CPU(struct stackmux_refill, stackmux_refill);
+
+static void stackmux_refill_wake_cpu(unsigned int cpu)
 {
-	return 4 * num_online_cpus();
+	struct stackmux_refill *r = per_cpu_ptr(&stackmux_refill, cpu);
+	struct task_struct *worker = READ_ONCE(r->worker);
+
+	/* Pairs with the worker's setting its state before it looks. */
+	WRITE_ONCE(r->work, true);
+	if (worker)
+		wake_up_process(worker);
 }
 
 /**
- * stackmux_refill_wake - there is something to do for the worker
+ * stackmux_refill_wake - there is something to do for this CPU's worker
  *
  * Context: any but under a run-queue lock.
  */
 void stackmux_refill_wake(void)
 {
-	struct task_struct *worker = READ_ONCE(stackmux_worker);
+	stackmux_refill_wake_cpu(raw_smp_processor_id());
+}
 
-	/* Pairs with xchg() in the worker, after it has set its state. */
-	WRITE_ONCE(stackmux_work, true);
-	if (worker)
-		wake_up_process(worker);
+static void stackmux_add_starving(struct stackmux_record *rec)
+{
+	llist_add(&rec->starving, &this_cpu_ptr(&stackmux_refill)->starving);
+	stackmux_refill_wake();
 }
 
 /**
@@ -78,8 +105,7 @@ void stackmux_starve(struct stackmux_record *rec)
 	trace_stackmux_starve(current);
 	set_special_state(TASK_PARKED);
 	current->stackmux_state = STACKMUX_STARVING;
-	llist_add(&rec->starving, &stackmux_starving);
-	stackmux_refill_wake();
+	stackmux_add_starving(rec);
 	for (;;) {
 		schedule_park();
 		if (!WARN_ON_ONCE(READ_ONCE(rec->on_reserve)))
@@ -91,13 +117,41 @@ void stackmux_starve(struct stackmux_record *rec)
 
 /**
  * stackmux_grant_used - a granted stack is in use now
+ * @rec: record of the task that it was granted to
  *
  * Context: process context.
  */
-void stackmux_grant_used(void)
+void stackmux_grant_used(struct stackmux_record *rec)
 {
-	atomic_dec(&stackmux_grants);
-	stackmux_refill_wake();
+	unsigned int cpu = rec->cpu;
+
+	atomic_dec(&per_cpu_ptr(&stackmux_refill, cpu)->grants);
+	stackmux_refill_wake_cpu(cpu);
+}
+
+static void stackmux_hand_over(struct llist_node *list)
+{
+	struct stackmux_record *rec, *next;
+
+	llist_for_each_entry_safe(rec, next, list, starving)
+		stackmux_add_starving(rec);
+}
+
+/**
+ * stackmux_refill_dead - a CPU is gone, those who starve there are this one's
+ * @cpu: the CPU, whose worker is parked
+ *
+ * Context: process context.
+ */
+void stackmux_refill_dead(unsigned int cpu)
+{
+	struct stackmux_refill *r = per_cpu_ptr(&stackmux_refill, cpu);
+
+	preempt_disable();
+	stackmux_hand_over(r->todo);
+	stackmux_hand_over(llist_reverse_order(llist_del_all(&r->starving)));
+	preempt_enable();
+	r->todo = NULL;
 }
 
 /* Idle stacks first, the stock of this CPU included; then new ones. */
@@ -128,13 +182,16 @@ static struct stackmux_stack *stackmux_find_stack(void)
 	return s;
 }
 
-static void stackmux_grant(struct stackmux_record *rec)
+/* False if the CPU is about to go offline, and there is no memory. */
+static bool stackmux_grant(struct stackmux_record *rec)
 {
 	struct task_struct *task = rec->task;
 	struct stackmux_stack *s;
 
 	/* No memory: stacks come back from tasks that park or exit meanwhile. */
 	while (!(s = stackmux_find_stack())) {
+		if (kthread_should_park())
+			return false;
 		stackmux_flush();
 		schedule_timeout_idle(msecs_to_jiffies(10));
 	}
@@ -146,22 +203,29 @@ static void stackmux_grant(struct stackmux_record *rec)
 	smp_cond_load_acquire(&task->on_cpu, !VAL);
 	trace_stackmux_grant(task);
 	rec->granted = s;
-	atomic_inc(&stackmux_grants);
+	/* Whose grant this is, for stackmux_grant_used() */
+	rec->cpu = smp_processor_id();
+	atomic_inc(&this_cpu_ptr(&stackmux_refill)->grants);
 	/* The task cannot exit before it is woken; a full barrier lies within. */
 	wake_up_state(task, TASK_PARKED);
+	return true;
 }
 
-/* Oldest first. Returns what is left over when enough are under way. */
-static struct llist_node *stackmux_grant_list(struct llist_node *list)
+/* Oldest first, until enough are under way */
+static void stackmux_grant_all(struct stackmux_refill *r)
 {
-	while (list && atomic_read(&stackmux_grants) < stackmux_max_grants()) {
-		struct stackmux_record *rec;
+	if (!r->todo)
+		r->todo = llist_reverse_order(llist_del_all(&r->starving));
 
-		rec = llist_entry(list, struct stackmux_record, starving);
-		list = list->next;
-		stackmux_grant(rec);
+	while (r->todo && atomic_read(&r->grants) < STACKMUX_MAX_GRANTS) {
+		struct stackmux_record *rec;
+		struct llist_node *next = r->todo->next;
+
+		rec = llist_entry(r->todo, struct stackmux_record, starving);
+		if (!stackmux_grant(rec))
+			break;
+		r->todo = next;
 	}
-	return list;
 }
 
 static void stackmux_balance(int nid)
@@ -189,62 +253,74 @@ static void stackmux_balance(int nid)
 	}
 }
 
-static int stackmux_refilld(void *unused)
+static int stackmux_refill_should_run(unsigned int cpu)
 {
-	struct llist_node *todo = NULL;
+	return READ_ONCE(this_cpu_ptr(&stackmux_refill)->work);
+}
+
+static void stackmux_refill_run(unsigned int cpu)
+{
+	struct stackmux_refill *r = this_cpu_ptr(&stackmux_refill);
 	int nid;
 
-	while (!kthread_should_stop()) {
-		set_current_state(TASK_IDLE);
-		if (!xchg(&stackmux_work, false))
-			schedule();
-		__set_current_state(TASK_RUNNING);
-
-		if (!todo)
-			todo = llist_reverse_order(llist_del_all(&stackmux_starving));
-		todo = stackmux_grant_list(todo);
-
-		for_each_node_state(nid, N_MEMORY)
-			stackmux_balance(nid);
-	}
-	return 0;
+	/* A barrier, too: what is asked for from now on sets it again. */
+	xchg(&r->work, false);
+	stackmux_grant_all(r);
+	for_each_node_state(nid, N_MEMORY)
+		stackmux_balance(nid);
 }
+
+static void stackmux_refill_setup(unsigned int cpu)
+{
+	sched_set_fifo_low(current);
+}
+
+static struct smp_hotplug_thread stackmux_refill_threads = {
+	.store			= &stackmux_refill.worker,
+	.thread_should_run	= stackmux_refill_should_run,
+	.thread_fn		= stackmux_refill_run,
+	.setup			= stackmux_refill_setup,
+	.thread_comm		= "kstackmux/%u",
+};
 
 #if IS_ENABLED(CONFIG_STACKMUX_KUNIT_TEST)
 /**
- * stackmux_refill_settle - wait until the worker sleeps
+ * stackmux_refill_settle - wait until the workers sleep
  *
- * It may be allocating a stack by limits that were changed meanwhile.
+ * They may be allocating stacks by limits that were changed meanwhile.
  *
  * Context: process context; may sleep.
  */
 void stackmux_refill_settle(void)
 {
-	/* TASK_IDLE matches a wait for a lock of the allocator, too. */
-	while (!wait_task_inactive(stackmux_worker, TASK_IDLE) ||
-	       READ_ONCE(stackmux_worker->__state) != TASK_IDLE)
-		schedule_timeout_idle(1);
+	unsigned int cpu;
+
+	cpus_read_lock();
+	for_each_online_cpu(cpu)
+		while (!wait_task_inactive(per_cpu(stackmux_refill.worker, cpu),
+					   TASK_INTERRUPTIBLE))
+			schedule_timeout_idle(1);
+	cpus_read_unlock();
 }
 #endif
 
 /**
- * stackmux_refill_init - start the worker
+ * stackmux_refill_init - start the workers
  *
  * Context: process context, under the start mutex.
  * Return: 0 or an error.
  */
 int stackmux_refill_init(void)
 {
-	struct task_struct *worker;
+	static bool started;
+	int ret;
 
-	if (stackmux_worker)
+	if (started)
 		return 0;
-	worker = kthread_create(stackmux_refilld, NULL, "kstackmux");
-	if (IS_ERR(worker))
-		return PTR_ERR(worker);
-	/* Woken tasks wait for it. */
-	set_user_nice(worker, MIN_NICE);
-	WRITE_ONCE(stackmux_worker, worker);
+	ret = smpboot_register_percpu_thread(&stackmux_refill_threads);
+	if (ret)
+		return ret;
+	started = true;
 	stackmux_refill_wake();		/* fill the node lists */
 	return 0;
 }

@@ -29,7 +29,7 @@
  *
  * Locks, outermost first: run-queue lock, node list lock. The per-CPU caches
  * are used with interrupts off by their own CPU only. Nothing called under
- * the run-queue lock may wake a task: the worker is poked by irq_work there.
+ * the run-queue lock may wake a task: a worker is poked by irq_work there.
  */
 #ifndef _KERNEL_STACKMUX_H
 #define _KERNEL_STACKMUX_H
@@ -64,6 +64,7 @@ struct stackmux_record;
  * @fired: has a wake source fired? Called by the parking task itself with its
  *	   state set, preemption off; the full barrier of set_current_state()
  *	   lies before it. Whoever makes it true must wake the task afterwards.
+ *	   NULL: the task never asks, since it has not run yet.
  * @resume: the task runs again, on a stack, with its state TASK_RUNNING.
  *	    Either ends the wait, takes every wake source down and returns the
  *	    result of the system call; or arms again and returns STACKMUX_ARMED.
@@ -294,12 +295,13 @@ struct stackmux_io {
  * @op: what it waits in
  * @task: whose record this is
  * @mm_id: the address space that the task lived in when it last parked
- * @starving: entry in the list of the refill worker
- * @granted: the stack that the worker gave to the task when it took it from
+ * @starving: entry in the list of a refill worker
+ * @granted: the stack that a worker gave to the task when it took it from
  *	     there; otherwise NULL
  * @retry: code that looks itself at what it waited for, or NULL
  * @wchan: where the classic call would sleep
- * @cpu: where the task parked last, while its stack lingers there
+ * @cpu: where the task parked last, while its stack lingers there; whose worker
+ *	 granted the stack
  * @rearms: times this wait was armed again after a wake that brought nothing
  * @patience: waits that still have to turn out short before the task stays
  * @evicted: the task stays, but its stack is wanted
@@ -318,8 +320,8 @@ struct stackmux_io {
  *
  * Allocated when the task parks for the first time, which may be before it runs,
  * freed with the task. Once it is published only the task itself writes it, but for
- * @granted (the worker, while the task is off its CPU and cannot be woken by anybody
- * else) and what a wake source writes to its own part of the union.
+ * @granted and @cpu (a worker, while the task is off its CPU and cannot be woken by
+ * anybody else) and what a wake source writes to its own part of the union.
  */
 struct stackmux_record {
 	struct pt_regs regs;
@@ -549,7 +551,7 @@ enum stackmux_stat {
  * @reserve: stacks that are never lent past the resume prologue. Two, since
  *	     the task that leaves one may be followed by another that needs one
  *	     before the switch is finished.
- * @poke: wakes the refill worker from under a run-queue lock
+ * @poke: wakes the CPU's refill worker from under a run-queue lock
  * @eviction: likewise @evict
  * @stats: counters of this CPU
  */
@@ -702,13 +704,14 @@ static inline void stackmux_pool_put(struct stackmux_stack *s)
 }
 
 /*
- * The refill worker
+ * The refill workers
  */
 int stackmux_refill_init(void);
+void stackmux_refill_dead(unsigned int cpu);
 void stackmux_refill_wake(void);
 void stackmux_refill_settle(void);
 void stackmux_starve(struct stackmux_record *rec);
-void stackmux_grant_used(void);
+void stackmux_grant_used(struct stackmux_record *rec);
 
 /*
  * Threads that look themselves at what they waited for

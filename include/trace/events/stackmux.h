@@ -4,7 +4,7 @@
  *
  * park, resume and starve are emitted by the task that they are about; take,
  * keep and lend by a CPU that switches between tasks, with its run-queue lock
- * held, as sched_switch is; grant, refill and trim by the worker.
+ * held, as sched_switch is; grant, refill and trim by a worker.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM stackmux
@@ -103,7 +103,7 @@ DEFINE_EVENT(stackmux_task, stackmux_starve,
 	TP_ARGS(tsk)
 );
 
-/* The worker has found one for it. */
+/* A worker has found one for it. */
 DEFINE_EVENT(stackmux_task, stackmux_grant,
 	TP_PROTO(struct task_struct *tsk),
 	TP_ARGS(tsk)
@@ -128,7 +128,7 @@ DECLARE_EVENT_CLASS(stackmux_pool,
 	TP_printk("nid=%d idle=%u", __entry->nid, __entry->idle)
 );
 
-/* The worker adds a new stack to the list of a node that has @idle ... */
+/* A worker adds a new stack to the list of a node that has @idle ... */
 DEFINE_EVENT(stackmux_pool, stackmux_refill,
 	TP_PROTO(int nid, unsigned int idle),
 	TP_ARGS(nid, idle)

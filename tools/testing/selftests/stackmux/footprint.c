@@ -625,7 +625,8 @@ int main(int argc, char **argv)
 		}
 	}
 	sm_mount_debugfs();
-	files.rlim_cur = files.rlim_max = MAX_FILES;
+	files.rlim_cur = MAX_FILES;
+	files.rlim_max = MAX_FILES;
 	setrlimit(RLIMIT_NOFILE, &files);
 	most_stack = sm_shared_alloc(sizeof(*most_stack));
 	*most_stack = sm_meminfo_kb("KernelStack") * 1024;

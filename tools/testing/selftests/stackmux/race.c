@@ -419,11 +419,12 @@ static bool hotplug(struct pairs *p)
 	return i < 100;
 }
 
-TEST_F_TIMEOUT(race, cpu_hotplug, 120)
+static void run_hotplug(struct __test_metadata *_metadata, struct sm_env *env,
+			bool (*disturb)(struct pairs *), long n_rounds)
 {
 	int cpus[65], n = 0, cpu;
 
-	if (!self->env.present)
+	if (!env->present)
 		SKIP(return, "this kernel has no stackmux");
 	for (cpu = 1; cpu < 64; cpu++)
 		if (sm_cpu_online(cpu) == 1)
@@ -431,11 +432,16 @@ TEST_F_TIMEOUT(race, cpu_hotplug, 120)
 	cpus[n] = -1;
 	if (!n)
 		SKIP(return, "no CPU that can be taken offline");
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400), hotplug,
-		  self->env.parked ? 20 : 4, cpus);
+	run_pairs(_metadata, env, rounds(env, n_rounds), disturb,
+		  env->parked ? 20 : 4, cpus);
 	for (cpu = 0; cpu < n; cpu++)
 		if (!sm_cpu_online(cpus[cpu]))
 			EXPECT_EQ(0, sm_cpu_set_online(cpus[cpu], 1));
+}
+
+TEST_F_TIMEOUT(race, cpu_hotplug, 120)
+{
+	run_hotplug(_metadata, &self->env, hotplug, 400);
 }
 
 /* Sleepers keep their wakes when the CPU they went to sleep on is gone. */
@@ -958,6 +964,28 @@ TEST_F_TIMEOUT(race, starved_ping_pong, 90)
 	if (self->env.parked) {
 		ASSERT_EQ(0, sm_stats_read(&st));
 		EXPECT_GT(st.reserve, self->env.base.reserve);
+		EXPECT_GT(st.starvations, self->env.base.starvations);
+	}
+}
+
+/*
+ * The CPU whose worker they wait for goes away, again and again: those who wait are
+ * handed over to another one.
+ */
+static bool starve_and_hotplug(struct pairs *p)
+{
+	return keep_starving(p) && hotplug(p);
+}
+
+TEST_F_TIMEOUT(race, starved_cpu_hotplug, 120)
+{
+	struct sm_stats st;
+
+	if (self->env.present)
+		ASSERT_EQ(0, no_idle_stacks());
+	run_hotplug(_metadata, &self->env, starve_and_hotplug, 200);
+	if (self->env.parked && sm_nr_cpus() > 1) {
+		ASSERT_EQ(0, sm_stats_read(&st));
 		EXPECT_GT(st.starvations, self->env.base.starvations);
 	}
 }

@@ -176,6 +176,23 @@ static void check_gone(struct __test_metadata *_metadata, struct sm_env *env,
 	}
 }
 
+/*
+ * The workers keep up with a herd: there is memory, so only a few may find no stack.
+ * If one that finds none is not served before the CPU turns to the next, all others
+ * find none either.
+ */
+static void check_well_fed(struct __test_metadata *_metadata, struct sm_env *env,
+			   long nr, const struct usage *u1)
+{
+	struct usage u2;
+
+	if (!env->parked)
+		return;
+	usage_read(env, &u2);
+	TH_LOG("%ld starved", u2.st.starvations - u1->st.starvations);
+	EXPECT_LE(u2.st.starvations - u1->st.starvations, nr / 16);
+}
+
 static void run_sleepers(struct __test_metadata *_metadata, struct sm_env *env,
 			 struct sm_sleepers *s, long nr, bool own,
 			 bool one_by_one)
@@ -204,6 +221,7 @@ static void run_sleepers(struct __test_metadata *_metadata, struct sm_env *env,
 	EXPECT_EQ(nr, sm_load(&s->returned));
 	TH_LOG("%lld ns each until asleep, %lld ns each from wake to exit",
 	       (long long)(t[1] - t[0]) / nr, (long long)(t[3] - t[2]) / nr);
+	check_well_fed(_metadata, env, nr, &u1);
 	check_gone(_metadata, env, &u0, &u1);
 }
 
