@@ -375,6 +375,80 @@ TEST_F(stay, kill)
 	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
+/* ------------------------------------------------------ what they stay on goes */
+
+/* The CPU: it leaves, and waits elsewhere. */
+TEST_F(stay, cpu_offline)
+{
+	cpu_set_t all, one;
+	struct waiter w;
+	struct sm_stats st;
+	int cpu;
+
+	ASSERT_EQ(0, sched_getaffinity(0, sizeof(all), &all));
+	for (cpu = CPU_SETSIZE - 1; cpu > 0; cpu--)
+		if (CPU_ISSET(cpu, &all) && sm_cpu_online(cpu) == 1)
+			break;
+	if (!cpu)
+		SKIP(return, "no CPU that can be taken offline");
+	ASSERT_EQ(0, sm_stay(&self->env));
+	ASSERT_EQ(0, keep_out());
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
+	ASSERT_EQ(0, waiter_start(&w, variant->by));
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(all), &all));
+	ASSERT_TRUE(sm_wait_until(sm_load(&w.tid) && thread_is(w.tid, "lingering")));
+	ASSERT_EQ(0, sched_setaffinity(w.tid, sizeof(all), &all));
+
+	ASSERT_EQ(0, sm_cpu_set_online(cpu, 0));
+	EXPECT_TRUE(sm_wait_until(!sm_stats_read(&st) &&
+				  st.evictions > self->env.base.evictions));
+	EXPECT_TRUE(sm_wait_until(thread_is(w.tid, "lingering") ||
+				  thread_is(w.tid, "parked")));
+	EXPECT_FALSE(sm_load(&w.done));
+	EXPECT_TRUE(line_send(&w.line));
+	EXPECT_TRUE(sm_wait_until(sm_load(&w.done)));
+	EXPECT_EQ(0, w.ret);
+	EXPECT_EQ(0, sm_cpu_set_online(cpu, 1));
+	pthread_join(w.thread, NULL);
+	line_close(&w.line);
+}
+
+/*
+ * The descriptor: the call goes on with its file. It cannot be made again, so the
+ * thread does not leave when it is to.
+ */
+TEST_F(stay, closed)
+{
+	/* These read afterwards. */
+	bool reads_later = variant->by == BY_POLL || variant->by == BY_EPOLL;
+	struct waiter w;
+	int i, fd;
+
+	if (variant->by == BY_FUTEX)
+		return;
+	ASSERT_EQ(0, sm_stay(&self->env));
+	sm_pin();
+	ASSERT_EQ(0, waiter_start(&w, variant->by));
+	ASSERT_TRUE(sm_wait_until(sm_load(&w.tid) && (thread_is(w.tid, "lingering") ||
+						      thread_is(w.tid, "parked"))));
+	fd = w.line.c.rd;
+	if (w.line.c.wr == fd)
+		w.line.c.wr = dup(fd);
+	w.line.c.rd = -1;
+	close(fd);
+	/* These waits are on the same CPU. */
+	for (i = 0; i < 3; i++)
+		sm_sleep_ms(5);
+	EXPECT_FALSE(sm_load(&w.done));
+	EXPECT_TRUE(line_send(&w.line));
+	EXPECT_TRUE(sm_wait_until(sm_load(&w.done)));
+	EXPECT_EQ(reads_later ? -EBADF : 0, w.ret);
+	pthread_join(w.thread, NULL);
+	line_close(&w.line);
+}
+
 /* -------------------------------------------------- evictions against wake-ups */
 
 /* Waits on all CPUs for a moment each, so that others have to leave. */
