@@ -222,8 +222,11 @@ static void stackmux_grant_all(struct stackmux_refill *r)
 		struct llist_node *next = r->todo->next;
 
 		rec = llist_entry(r->todo, struct stackmux_record, starving);
-		if (!stackmux_grant(rec))
+		if (!stackmux_grant(rec)) {
+			/* For the case that the CPU stays after all. */
+			WRITE_ONCE(r->work, true);
 			break;
+		}
 		r->todo = next;
 	}
 }
