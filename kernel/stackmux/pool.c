@@ -291,24 +291,25 @@ struct stackmux_stack *stackmux_pool_get_slow(struct stackmux_cpu *sc)
 
 /*
  * The first stack of the cache does not fit: move one that does to the front, if
- * there is one among the next few.
+ * there is one among the next few; or else the last of these, since those who used it
+ * are less likely to want it back soon than those who used the first.
  */
 noinline void stackmux_pool_prefer(struct stackmux_cpu *sc, u64 mm_id)
 {
-	struct stackmux_stack *prev = sc->idle, *s;
+	struct stackmux_stack *prev = sc->idle, *s = prev->next;
 	int i;
 
-	for (i = 1; i < STACKMUX_LOOK; i++, prev = s) {
-		s = prev->next;
-		if (!s)
-			return;
-		if (stackmux_stack_fits(s, mm_id)) {
-			prev->next = s->next;
-			s->next = sc->idle;
-			sc->idle = s;
-			return;
-		}
+	if (!s)
+		return;
+	for (i = 2; i < STACKMUX_LOOK; i++) {
+		if (stackmux_stack_fits(s, mm_id) || !s->next)
+			break;
+		prev = s;
+		s = s->next;
 	}
+	prev->next = s->next;
+	s->next = sc->idle;
+	sc->idle = s;
 }
 
 /* The cache is full: give a batch to the node. */

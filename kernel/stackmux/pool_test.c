@@ -131,26 +131,30 @@ static void test_last_in_first_out(struct kunit *test)
 	stackmux_stack_destroy(b);
 }
 
-/* A stack that need not be cleared comes first, if it is not far down. */
+/*
+ * A stack that need not be cleared comes first, if it is not far down; or else one that
+ * nobody has used for long.
+ */
 static void test_own_first(struct kunit *test)
 {
 	struct stackmux_stack *mine[STACKMUX_LOOK + 1], *near, *far, *chain;
+	const unsigned int own = STACKMUX_LOOK / 2;
 	unsigned int i, nr, left;
 
 	for (i = 0; i < ARRAY_SIZE(mine); i++)
 		mine[i] = used_stack(test);
+	stackmux_percpu_max = ARRAY_SIZE(mine);
 	local_irq_disable();
 	chain = drain(&nr);
-	/* From the top: others, the last one that is looked at, another, ... */
 	for (i = 0; i < ARRAY_SIZE(mine); i++) {
-		mine[i]->mm_id = i == 1 ? MM_A : MM_A + 1;
+		mine[i]->mm_id = i == own ? MM_A : MM_A + 1;
 		stackmux_pool_put(mine[i]);
 	}
 	near = stackmux_pool_get_for(MM_A);
+	/* Now one that is below those that are looked at. */
 	mine[0]->mm_id = MM_A;
 	stackmux_pool_put(near);
 	near->mm_id = MM_A + 1;
-	/* ... and now one below that */
 	far = stackmux_pool_get_for(MM_A);
 	left = this_cpu_read(stackmux_cpu.nr_idle);
 	while (stackmux_pool_get())
@@ -158,8 +162,8 @@ static void test_own_first(struct kunit *test)
 	undrain(chain);
 	local_irq_enable();
 
-	KUNIT_EXPECT_PTR_EQ(test, near, mine[1]);
-	KUNIT_EXPECT_PTR_EQ(test, far, near);
+	KUNIT_EXPECT_PTR_EQ(test, near, mine[own]);
+	KUNIT_EXPECT_PTR_EQ(test, far, mine[1]);
 	KUNIT_EXPECT_EQ(test, left, ARRAY_SIZE(mine) - 1);
 	for (i = 0; i < ARRAY_SIZE(mine); i++)
 		stackmux_stack_destroy(mine[i]);

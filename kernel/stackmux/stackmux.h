@@ -519,7 +519,7 @@ struct stackmux_stack {
 
 #define STACKMUX_RESERVES	2
 #define STACKMUX_BATCH		8U	/* stacks moved between CPU and node at once */
-#define STACKMUX_LOOK		8	/* stacks looked at for one that fits */
+#define STACKMUX_LOOK		16	/* stacks looked at for one that fits */
 
 enum stackmux_stat {
 	STACKMUX_PARKS,
