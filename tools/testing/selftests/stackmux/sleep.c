@@ -144,6 +144,7 @@ TEST_F(sleep, never_early)
 {
 	const int64_t ns[] = {
 		1, 1000, 50 * 1000, SM_MSEC, 20 * SM_MSEC, sm_soon_ns(),
+		sm_soon_ns() + SM_MSEC,
 	};
 	struct sm_waiter w = { 0 };
 	struct nap n;
@@ -161,7 +162,7 @@ TEST_F(sleep, never_early)
 			EXPECT_TRUE(same(&n.rem, &untouched));
 		}
 		/* Nobody else sleeps here: these are the naps'. */
-		SM_EXPECT_PARKS(&self->env, 1);
+		SM_EXPECT_PARKS(&self->env, 2);
 	}
 }
 
