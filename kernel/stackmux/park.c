@@ -377,8 +377,12 @@ void stackmux_evict_fn(struct irq_work *work)
 	struct task_struct *tsk = sc->evict;
 
 	sc->evict = NULL;
-	/* If it goes to sleep anew meanwhile it is woken for nothing. */
-	if (READ_ONCE(tsk->stackmux_state) == STACKMUX_STAYS) {
+	/*
+	 * It sleeps? One that has been woken is about to go on, and leaves soon. If it
+	 * goes to sleep anew meanwhile it is woken for nothing.
+	 */
+	if (READ_ONCE(tsk->stackmux_state) == STACKMUX_STAYS &&
+	    READ_ONCE(tsk->__state) & (TASK_INTERRUPTIBLE | TASK_FROZEN)) {
 		WRITE_ONCE(tsk->stackmux->evicted, true);
 		wake_up_state(tsk, TASK_INTERRUPTIBLE);
 	}

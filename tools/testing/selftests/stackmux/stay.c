@@ -198,8 +198,9 @@ static void *play(void *arg)
 	return NULL;
 }
 
-/* On one CPU each message is waited for. */
-TEST_F(stay, short_waits)
+/* Two threads on one CPU, so that each message is waited for */
+static void play_short_waits(struct __test_metadata *_metadata, struct sm_env *env,
+			     int by)
 {
 	long rounds = sm_rounds(500), i, bad = 0;
 	struct line line[2];
@@ -207,9 +208,8 @@ TEST_F(stay, short_waits)
 	struct player p;
 	pthread_t t;
 
-	sm_pin();
-	ASSERT_EQ(0, line_open(&line[0], variant->by));
-	ASSERT_EQ(0, line_open(&line[1], variant->by));
+	ASSERT_EQ(0, line_open(&line[0], by));
+	ASSERT_EQ(0, line_open(&line[1], by));
 	p = (struct player){ &line[0], &line[1], rounds };
 	ASSERT_EQ(0, sm_thread(&t, play, &p));
 	for (i = 0; i < rounds; i++)
@@ -220,14 +220,53 @@ TEST_F(stay, short_waits)
 	EXPECT_EQ(0, p.bad);
 
 	ASSERT_EQ(0, sm_stats_read(&st));
-	EXPECT_GE(st.stayed - self->env.base.stayed, rounds / 2) {
+	EXPECT_GE(st.stayed - env->base.stayed, rounds / 2) {
 		TH_LOG("lingered +%ld, parks +%ld, evictions +%ld",
-		       st.lingered - self->env.base.lingered,
-		       st.parks - self->env.base.parks,
-		       st.evictions - self->env.base.evictions);
+		       st.lingered - env->base.lingered,
+		       st.parks - env->base.parks,
+		       st.evictions - env->base.evictions);
 	}
 	line_close(&line[0]);
 	line_close(&line[1]);
+}
+
+TEST_F(stay, short_waits)
+{
+	sm_pin();
+	play_short_waits(_metadata, &self->env, variant->by);
+}
+
+/* Comes between the two as often as it can. Its own waits make nobody leave. */
+static void *interfere(void *arg)
+{
+	int *stop = arg;
+
+	if (keep_out())
+		return "prctl";
+	while (!sm_load(stop))
+		sm_sleep_ns(1000);
+	return NULL;
+}
+
+/*
+ * The thread that a message has woken does not run next, so the place of the CPU
+ * is wanted while it is in there. It need not leave: it is going to run anyway.
+ */
+TEST_F(stay, short_waits_disturbed)
+{
+	pthread_t t[2];
+	int stop = 0, i;
+	void *ret;
+
+	sm_pin();
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, sm_thread(&t[i], interfere, &stop));
+	play_short_waits(_metadata, &self->env, variant->by);
+	sm_store(&stop, 1);
+	for (i = 0; i < 2; i++) {
+		pthread_join(t[i], &ret);
+		EXPECT_EQ(NULL, ret);
+	}
 }
 
 /* ------------------------------------------------------------ wrong guesses */
