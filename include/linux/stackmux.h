@@ -55,6 +55,7 @@ struct wait_queue_head;
  *		    short; sleeps on the stack
  * @STACKMUX_LEAVING: the task's until its next switch, which is a park; set by
  *		      the task with preemption off
+ * @STACKMUX_YIELDING: likewise, but the task does not wait for anything
  * @STACKMUX_STARVING: likewise, but the stack is a CPU's reserve
  * @STACKMUX_STAYING: likewise, but the switch is that of a task that stays
  *
@@ -67,6 +68,7 @@ enum stackmux_state {
 	STACKMUX_GONE,
 	STACKMUX_STAYS,
 	STACKMUX_LEAVING,
+	STACKMUX_YIELDING,
 	STACKMUX_STARVING,
 	STACKMUX_STAYING,
 };
@@ -154,6 +156,7 @@ int stackmux_alloc_stack(struct task_struct *tsk, int node);
 void stackmux_free_stack(struct task_struct *tsk);
 void stackmux_new_task(struct task_struct *tsk, u64 clone_flags);
 void __stackmux_newborn(struct task_struct *tsk);
+void __stackmux_preempt(struct pt_regs *regs);
 void __stackmux_free_task(struct task_struct *tsk);
 bool __stackmux_threads_unlimited(void);
 void stackmux_exec(void);
@@ -275,6 +278,15 @@ static inline void stackmux_newborn(struct task_struct *tsk, u64 clone_flags)
 		__stackmux_newborn(tsk);
 }
 
+/* From exit_to_user_mode_loop(): all that current needs is in its user registers. */
+static __always_inline void stackmux_preempt(struct pt_regs *regs)
+{
+	if (static_branch_unlikely(&stackmux_key) && current->stackmux)
+		__stackmux_preempt(regs);
+	else
+		schedule();
+}
+
 static inline void stackmux_free_task(struct task_struct *tsk)
 {
 	if (tsk->stackmux)
@@ -318,6 +330,7 @@ static inline bool stackmux_owns_stack(struct task_struct *tsk) { return false; 
 static inline void stackmux_free_stack(struct task_struct *tsk) { }
 static inline void stackmux_new_task(struct task_struct *tsk, u64 clone_flags) { }
 static inline void stackmux_newborn(struct task_struct *tsk, u64 clone_flags) { }
+static __always_inline void stackmux_preempt(struct pt_regs *regs) { schedule(); }
 static inline void stackmux_free_task(struct task_struct *tsk) { }
 static inline bool stackmux_threads_unlimited(void) { return false; }
 static inline void stackmux_exec(void) { }

@@ -39,10 +39,10 @@ static struct stackmux_record *stackmux_parked(struct task_struct *tsk)
 	}
 }
 
-/* Has it not even run yet? Then it is in no system call. */
-static bool stackmux_is_newborn(struct stackmux_record *rec)
+/* It may not even have run yet, or have been preempted in user mode. */
+static bool stackmux_in_syscall(struct stackmux_record *rec)
 {
-	return READ_ONCE(rec->op) == &stackmux_ops[STACKMUX_OP_NEWBORN];
+	return READ_ONCE(rec->op)->fired;
 }
 
 static bool stackmux_has_stack(struct task_struct *tsk)
@@ -96,7 +96,7 @@ unsigned int stackmux_stack_trace(struct task_struct *tsk, unsigned long *entrie
 	if (!wchan || !size || READ_ONCE(tsk->stackmux_state) == STACKMUX_KEPT)
 		return 0;
 	entries[0] = wchan;
-	if (size == 1 || stackmux_is_newborn(tsk->stackmux))
+	if (size == 1 || !stackmux_in_syscall(tsk->stackmux))
 		return 1;
 	entries[1] = (unsigned long)stackmux_syscall_exit + 1;
 	return 2;
@@ -124,7 +124,7 @@ void stackmux_show_task(struct task_struct *tsk)
 	pr_info("Call Trace:\n");
 	pr_info(" <TASK>\n");
 	pr_info(" %pS\n", (void *)stackmux_wchan(tsk));
-	if (!stackmux_is_newborn(rec))
+	if (stackmux_in_syscall(rec))
 		pr_info(" %pS\n", (void *)stackmux_syscall_exit);
 	pr_info(" (parked)\n");
 	arch_stackmux_show_regs(&rec->regs);

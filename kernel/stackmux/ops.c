@@ -19,6 +19,10 @@ const struct stackmux_op stackmux_ops[STACKMUX_NR_OPS] = {
 		.name		= "clone",
 		.resume		= stackmux_newborn_resume,
 	},
+	/* Neither */
+	[STACKMUX_OP_PREEMPTED] = {
+		.name		= "preempted",
+	},
 	[STACKMUX_OP_FUTEX] = {
 		.name		= "futex",
 		.fired		= stackmux_futex_fired,

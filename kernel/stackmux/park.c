@@ -27,8 +27,9 @@
  *
  * It is not taken there and then, but at the next park on this CPU, or when the
  * CPU has no other stack to give. So a thread that is woken soon goes on where
- * it stood, at the cost of a switch. Each CPU has one place for such a task, and
- * who takes it out of there decides what becomes of its stack:
+ * it stood, at the cost of a switch. (One that parks runnable, see preempt.c, is not
+ * going to be back soon: its stack is taken there and then.) Each CPU has one place for
+ * such a task, and who takes it out of there decides what becomes of its stack:
  *
  *	CPU that it parked on			CPU that switches to it
  *	last = xchg(&sc->last, prev)		cmpxchg(&sc->last, next, NULL)
@@ -222,6 +223,34 @@ static __always_inline void stackmux_park(struct stackmux_record *rec)
 	preempt_enable();
 }
 
+/**
+ * stackmux_park_runnable - have current switch away with no stack, but runnable
+ * @rec: record of current
+ * @nr: an operation that has nothing to resume
+ * @wchan: where the task would be seen
+ *
+ * Returns if the task kept its stack, or nobody else was to run.
+ *
+ * Context: on the way to user mode, interrupts on.
+ */
+void stackmux_park_runnable(struct stackmux_record *rec, enum stackmux_op_nr nr,
+			    unsigned long wchan)
+{
+	struct task_struct *tsk = current;
+
+	stackmux_assert_parkable();
+	WRITE_ONCE(rec->op, &stackmux_ops[nr]);
+	rec->wchan = wchan;
+	rec->rearms = 0;
+	trace_stackmux_park(rec);
+
+	preempt_disable();
+	tsk->stackmux_state = STACKMUX_YIELDING;
+	schedule_park();
+	tsk->stackmux_state = STACKMUX_OWN;
+	preempt_enable();
+}
+
 /*
  * May a wait that woke for nothing park again? A source that keeps waking
  * without progress would make each round as dear as a park, so after a few of
@@ -339,7 +368,6 @@ static void stackmux_take(struct task_struct *tsk)
 		return;
 	}
 	trace_stackmux_take(tsk);
-	rec->patience = max(rec->patience, READ_ONCE(stackmux_patience));
 	rec->regs = *task_pt_regs(tsk);
 	rec->mm_id = arch_stackmux_mm_id(tsk->mm);
 	tsk->stack = NULL;
@@ -352,6 +380,12 @@ static void stackmux_take(struct task_struct *tsk)
 	 * stackmux_parked().
 	 */
 	smp_store_release(&tsk->stackmux_state, STACKMUX_GONE);
+}
+
+/* Has nobody woken it yet? */
+static bool stackmux_asleep(struct task_struct *tsk)
+{
+	return READ_ONCE(tsk->__state) & (TASK_INTERRUPTIBLE | TASK_FROZEN);
 }
 
 /*
@@ -378,11 +412,10 @@ void stackmux_evict_fn(struct irq_work *work)
 
 	sc->evict = NULL;
 	/*
-	 * It sleeps? One that has been woken is about to go on, and leaves soon. If it
-	 * goes to sleep anew meanwhile it is woken for nothing.
+	 * One that has been woken is about to go on anyway. If it goes to sleep anew
+	 * meanwhile it is woken for nothing.
 	 */
-	if (READ_ONCE(tsk->stackmux_state) == STACKMUX_STAYS &&
-	    READ_ONCE(tsk->__state) & (TASK_INTERRUPTIBLE | TASK_FROZEN)) {
+	if (READ_ONCE(tsk->stackmux_state) == STACKMUX_STAYS && stackmux_asleep(tsk)) {
 		WRITE_ONCE(tsk->stackmux->evicted, true);
 		wake_up_state(tsk, TASK_INTERRUPTIBLE);
 	}
@@ -394,10 +427,15 @@ static void stackmux_take_or_evict(unsigned long last)
 {
 	struct task_struct *tsk = (void *)(last & ~STACKMUX_LAST_STAYS);
 
-	if (unlikely(last & STACKMUX_LAST_STAYS))
+	if (unlikely(last & STACKMUX_LAST_STAYS)) {
 		stackmux_evict(tsk);
-	else
-		stackmux_take(tsk);
+		return;
+	}
+	/* A wait that is not over yet is no short one. */
+	if (stackmux_asleep(tsk))
+		tsk->stackmux->patience = max(tsk->stackmux->patience,
+					      READ_ONCE(stackmux_patience));
+	stackmux_take(tsk);
 }
 
 /**
@@ -437,7 +475,8 @@ static void stackmux_leave_reserve(struct task_struct *prev)
  * __stackmux_detach - a task has switched away to park
  * @prev: the task
  *
- * Its stack lingers; that of the task that parked here before it is taken.
+ * Its stack lingers, if it waits; that of the task that parked here before it is
+ * taken.
  *
  * Context: finish_task_switch(), on the stack of the next task; run-queue lock
  * held, interrupts off, on_cpu of @prev still set.
@@ -454,9 +493,11 @@ void __stackmux_detach(struct task_struct *prev)
 	} else if (unlikely(prev->stackmux_state == STACKMUX_STARVING)) {
 		stackmux_leave_reserve(prev);
 		return;
-	} else if (likely(READ_ONCE(stackmux_linger))) {
+	} else if (likely(prev->stackmux_state == STACKMUX_LEAVING &&
+			  READ_ONCE(stackmux_linger))) {
 		prev->stackmux_state = STACKMUX_LINGERS;
 	} else {
+		/* One that is runnable is not going to be back soon. */
 		stackmux_take(prev);
 		return;
 	}
@@ -604,6 +645,25 @@ static void stackmux_drop_rethooks(void)
 }
 NOKPROBE_SYMBOL(stackmux_drop_rethooks);
 
+/* As syscall_exit_to_user_mode(), or irqentry_exit_to_user_mode() */
+static noinstr void stackmux_to_user_mode(struct stackmux_record *rec,
+					  struct pt_regs *regs)
+{
+	instrumentation_begin();
+	if (likely(rec->op->resume)) {
+		stackmux_resume(rec, regs);
+		syscall_exit_to_user_mode_work(regs);
+	} else {
+		/* Any call that it has made is over. */
+		stackmux_count(STACKMUX_PREEMPTED);
+		local_irq_disable();
+		exit_to_user_mode_prepare(regs);
+	}
+	rec->to_user = false;
+	instrumentation_end();
+	exit_to_user_mode();
+}
+
 /**
  * stackmux_ret_from_park - first thing that a task does on its new stack
  * @prev: the task that ran before it on this CPU
@@ -634,6 +694,7 @@ __visible notrace void stackmux_ret_from_park(struct task_struct *prev,
 
 	if (unlikely(rec->was_granted)) {
 		rec->was_granted = false;
+		rec->to_user = true;
 		stackmux_grant_used(rec);
 	}
 	/*
@@ -644,8 +705,7 @@ __visible notrace void stackmux_ret_from_park(struct task_struct *prev,
 		stackmux_recharge(vm, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 
 	trace_stackmux_resume(rec, foreign);
-	stackmux_resume(rec, regs);
-	syscall_exit_to_user_mode(regs);
+	stackmux_to_user_mode(rec, regs);
 }
 
 NOKPROBE_SYMBOL(stackmux_ret_from_park);

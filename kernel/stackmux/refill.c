@@ -108,7 +108,7 @@ void stackmux_starve(struct stackmux_record *rec)
 	stackmux_add_starving(rec);
 	for (;;) {
 		schedule_park();
-		if (!WARN_ON_ONCE(READ_ONCE(rec->on_reserve)))
+		if (!WARN_ON_ONCE(rec->on_reserve))
 			break;
 		set_special_state(TASK_PARKED);
 		current->stackmux_state = STACKMUX_STARVING;

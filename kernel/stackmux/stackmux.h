@@ -8,6 +8,7 @@
  *	refill.c	the worker that allocates and frees stacks
  *	park.c		leaving a stack and coming back to one
  *	newborn.c	threads that are cloned without a stack
+ *	preempt.c	tasks that are preempted on their way to user mode
  *	ops.c		the table of calls that can park, and the files of these calls:
  *	futex.c		futex(), futex_wait(), futex_waitv()
  *	poll.c		poll(), select() and relatives
@@ -64,12 +65,13 @@ struct stackmux_record;
  * @fired: has a wake source fired? Called by the parking task itself with its
  *	   state set, preemption off; the full barrier of set_current_state()
  *	   lies before it. Whoever makes it true must wake the task afterwards.
- *	   NULL: the task never asks, since it has not run yet.
+ *	   NULL: this is no wait, and the task is in no system call.
  * @resume: the task runs again, on a stack, with its state TASK_RUNNING.
  *	    Either ends the wait, takes every wake source down and returns the
  *	    result of the system call; or arms again and returns STACKMUX_ARMED.
  *	    Whether that wait parks or keeps the stack is not its business. The
- *	    registers are those of current_pt_regs().
+ *	    registers are those of current_pt_regs(). NULL: this is no wait, and the
+ *	    task goes on to user mode.
  * @give_up: the task runs again, and wants to see itself what has happened. If a
  *	     wake source has fired that is no timer, takes every one of them down
  *	     and returns true. NULL: the task can never see it.
@@ -85,6 +87,7 @@ struct stackmux_op {
 
 enum stackmux_op_nr {
 	STACKMUX_OP_NEWBORN,
+	STACKMUX_OP_PREEMPTED,
 	STACKMUX_OP_FUTEX,
 	STACKMUX_OP_FUTEXV,
 	STACKMUX_OP_POLL,
@@ -307,6 +310,7 @@ struct stackmux_io {
  * @evicted: the task stays, but its stack is wanted
  * @on_reserve: switched in on a reserve stack, only to ask for a real one
  * @was_granted: took a granted stack, the worker is to be told
+ * @to_user: had to wait for its stack, and keeps it until it gets to user mode
  * @again: io.c executes the call again
  * @futex: of futex.c
  * @futexv: likewise
@@ -337,10 +341,11 @@ struct stackmux_record {
 	u16 cpu;
 	u8 rearms;
 	u8 patience;
-	bool evicted;
-	bool on_reserve;
-	bool was_granted;
-	bool again;
+	bool evicted;		/* by others, so no bit */
+	bool on_reserve:1;
+	bool was_granted:1;
+	bool to_user:1;
+	bool again:1;
 	union {
 		struct stackmux_futex futex;
 		struct stackmux_futexv futexv;
@@ -537,6 +542,7 @@ enum stackmux_stat {
 	STACKMUX_RETRIES,
 	STACKMUX_STAYED,
 	STACKMUX_EVICTIONS,
+	STACKMUX_PREEMPTED,
 	STACKMUX_NR_STATS,
 };
 
@@ -589,6 +595,7 @@ struct stackmux_node {
 
 extern struct stackmux_node *stackmux_nodes;
 extern unsigned int stackmux_percpu_max, stackmux_node_max, stackmux_node_low;
+extern unsigned int stackmux_preempted_max;
 extern bool stackmux_linger;
 extern atomic_long_t stackmux_nr_stacks, stackmux_max_stacks;
 
@@ -740,6 +747,8 @@ bool stackmux_record_alloc(gfp_t gfp);
 void stackmux_take_last(struct stackmux_cpu *sc);
 void stackmux_evict_fn(struct irq_work *work);
 bool stackmux_stay_armed(struct stackmux_record *rec);
+void stackmux_park_runnable(struct stackmux_record *rec, enum stackmux_op_nr nr,
+			    unsigned long wchan);
 
 /**
  * stackmux_sit - sleep in an armed wait, where the call is

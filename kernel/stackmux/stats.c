@@ -48,6 +48,7 @@ static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_RETRIES]	= "retries",
 	[STACKMUX_STAYED]	= "stayed",
 	[STACKMUX_EVICTIONS]	= "evictions",
+	[STACKMUX_PREEMPTED]	= "preempted",
 	[STACKMUX_STACKS]	= "stacks",
 	[STACKMUX_STACKS_IDLE]	= "stacks_idle",
 	[STACKMUX_STACKS_MAX]	= "stacks_max",
@@ -137,6 +138,7 @@ static struct stackmux_knob stackmux_knobs[] = {
 	STACKMUX_KNOB(percpu_max),
 	STACKMUX_KNOB(node_max),
 	STACKMUX_KNOB(node_low),
+	STACKMUX_KNOB(preempted_max),
 };
 
 static int __init stackmux_sysfs_init(void)

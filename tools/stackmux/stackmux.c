@@ -410,7 +410,7 @@ static const char * const machine_values[] = {
 	"parked", "stacks", "stacks_idle", "stacks_max", "records", "record_bytes",
 	"parks", "resumes", "lingered", "noswitch", "keeps", "reserve", "starvations",
 	"refills", "trims", "clones", "newborns", "rearms", "retries", "stayed",
-	"evictions",
+	"evictions", "preempted",
 };
 
 static double machine_saved(const struct stackmux_stats *size)

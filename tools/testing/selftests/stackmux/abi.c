@@ -661,10 +661,11 @@ TEST_F(abi, stats)
 #undef STATS
 }
 
-/* One value per file for everybody to read, three to write for the administrator */
+/* One value per file for everybody to read, four to write for the administrator */
 TEST_F(abi, sysfs)
 {
-	static const char * const knobs[] = { "percpu_max", "node_max", "node_low" };
+	static const char * const knobs[] = { "percpu_max", "node_max", "node_low",
+					      "preempted_max" };
 	struct sm_stats a, b;
 	char path[80];
 	unsigned int i;

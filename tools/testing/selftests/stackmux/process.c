@@ -1345,17 +1345,8 @@ struct regs_arg {
 	uint32_t futex, pad;
 	pid_t tid;
 	int round, stop, pkey;
-	const char *what;	/* first thing that was not the same */
-	long got, want;
+	struct regs_diff diff;
 };
-
-static uint64_t rnd(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
 
 static inline uint32_t rdpkru(void)
 {
@@ -1370,21 +1361,8 @@ static inline void wrpkru(uint32_t val)
 	asm volatile(".byte 0x0f,0x01,0xef" : : "a" (val), "c" (0), "d" (0));
 }
 
-static void same(struct regs_arg *a, const char *what, long got, long want)
-{
-	if (got == want || a->what)
-		return;
-	a->what = what;
-	a->got = got;
-	a->want = want;
-}
-
 static void *regs_thread(void *p)
 {
-	static const char * const gp_name[] = {
-		"rbx", "rbp", "r12", "r13", "r14", "r15",
-		"rdi", "rsi", "rdx", "r8", "r9", "r10",
-	};
 	struct regs_arg *a = p;
 	struct regs in, out;
 	uint64_t seed = 0x9e3779b97f4a7c15ULL;
@@ -1392,31 +1370,23 @@ static void *regs_thread(void *p)
 	int avx = __builtin_cpu_supports("avx");
 	uint32_t pkru = 0;
 	long canary;
-	int i;
 
 	sm_store(&a->tid, sm_gettid());
-	while (!sm_load(&a->stop) && !a->what) {
-		memset(&in, 0, sizeof(in));
+	while (!sm_load(&a->stop) && !a->diff.what) {
 		memset(&out, 0, sizeof(out));
-		for (i = 0; i < 12; i++)
-			in.gp[i] = rnd(&seed);
+		regs_fill(&in, &seed);
 		in.gp[6] = (long)&a->futex;
 		in.gp[7] = FUTEX_WAIT | SM_PRIVATE;
 		in.gp[8] = 0;
 		in.gp[11] = 0;		/* no time-out */
-		for (i = 0; i < (int)sizeof(in.vec); i++)
-			in.vec[i / 32][i % 32] = rnd(&seed);
-		in.mxcsr = 0x1f80 | ((rnd(&seed) & 3) << 13);
-		in.fcw = 0x037f | ((rnd(&seed) & 3) << 10);
-		in.st0 = (double)(rnd(&seed) >> 20);
-		in.flags = 0x202 | (rnd(&seed) & FLAGS_RANDOM);
-		tls_canary = rnd(&seed);
-		gs = rnd(&seed) >> 18;
+		in.flags |= (regs_random(&seed) & FLAGS_RANDOM);
+		tls_canary = regs_random(&seed);
+		gs = regs_random(&seed) >> 18;
 		syscall(__NR_arch_prctl, ARCH_SET_GS, gs);
 		syscall(__NR_arch_prctl, ARCH_GET_FS, &fs);
 		if (a->pkey > 0) {
 			pkru = (rdpkru() & ~(3U << (2 * a->pkey))) |
-			       (rnd(&seed) & 3) << (2 * a->pkey);
+			       (regs_random(&seed) & 3) << (2 * a->pkey);
 			wrpkru(pkru);
 		}
 		canary = tls_canary;
@@ -1424,27 +1394,17 @@ static void *regs_thread(void *p)
 		regs_wait(&in, &out, avx);
 
 		if (a->pkey > 0)
-			same(a, "pkru", rdpkru(), pkru);
+			regs_same(&a->diff, "pkru", rdpkru(), pkru);
 		syscall(__NR_arch_prctl, ARCH_GET_FS, &fs2);
 		syscall(__NR_arch_prctl, ARCH_GET_GS, &gs2);
-		same(a, "result", out.rax, 0);
-		same(a, "rsp", out.rsp_moved, 0);
-		for (i = 0; i < 12; i++)
-			same(a, gp_name[i], out.gp[i], in.gp[i]);
-		same(a, "rcx", out.rcx, (long)regs_after_call);
-		same(a, "flags", out.flags, in.flags);
-		same(a, "r11", out.r11, in.flags);
-		same(a, "mxcsr", out.mxcsr, in.mxcsr);
-		same(a, "fcw", out.fcw, in.fcw);
-		if (memcmp(&out.st0, &in.st0, sizeof(in.st0)) && !a->what)
-			a->what = "st0";
-		for (i = 0; i < 16; i++)
-			if (memcmp(out.vec[i], in.vec[i], avx ? 32 : 16) &&
-			    !a->what)
-				a->what = "vector register";
-		same(a, "TLS", tls_canary, canary);
-		same(a, "fs", fs2, fs);
-		same(a, "gs", gs2, gs);
+		regs_same(&a->diff, "result", out.rax, 0);
+		regs_compare(&a->diff, &in, &out, avx);
+		regs_same(&a->diff, "rcx", out.rcx, (long)regs_after_call);
+		regs_same(&a->diff, "flags", out.flags, in.flags);
+		regs_same(&a->diff, "r11", out.r11, in.flags);
+		regs_same(&a->diff, "TLS", tls_canary, canary);
+		regs_same(&a->diff, "fs", fs2, fs);
+		regs_same(&a->diff, "gs", gs2, gs);
 		sm_add(&a->round, 1);
 	}
 	return NULL;
@@ -1469,7 +1429,7 @@ static long run_regs(struct regs_arg *a, long rounds)
 {
 	long i;
 
-	for (i = 0; i < rounds && !a->what; i++) {
+	for (i = 0; i < rounds && !a->diff.what; i++) {
 		if (!sm_wait_until(sm_wake(&a->futex, 1, SM_PRIVATE) == 1))
 			break;
 		if (!sm_wait_until(sm_load(&a->round) == i + 1))
@@ -1478,7 +1438,7 @@ static long run_regs(struct regs_arg *a, long rounds)
 			sm_wait_until(sm_task_state(getpid(), a->tid) == 'S');
 	}
 	sm_store(&a->stop, 1);
-	if (a->what)
+	if (a->diff.what)
 		return i;
 	sm_wait_until(sm_wake(&a->futex, 1, SM_PRIVATE) == 1);
 	return i;
@@ -1502,8 +1462,8 @@ TEST_F_TIMEOUT(process, registers, 60)
 	EXPECT_EQ(rounds, run_regs(&a, rounds));
 	pthread_join(t, NULL);
 	pthread_join(noise, NULL);
-	EXPECT_EQ(NULL, a.what) {
-		TH_LOG("%s: %lx instead of %lx", a.what, a.got, a.want);
+	EXPECT_EQ(NULL, a.diff.what) {
+		TH_LOG("%s: %lx instead of %lx", a.diff.what, a.diff.got, a.diff.want);
 	}
 	SM_EXPECT_PARKS(&self->env, rounds / 2);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A futex call with known values in all registers. The pointers and the value
- * that rsp had stay on the stack meanwhile.
+ * A futex call, or a loop, with known values in all registers. The pointers and the
+ * value that rsp had stay on the stack meanwhile.
  */
 #include <asm/unistd.h>
 #include "regs.h"
@@ -16,10 +16,8 @@
 	.endr
 	.endm
 
-	.text
-	.globl	regs_wait
-	.type	regs_wait, @function
-regs_wait:
+	/* regs_*(in: %rdi, out: %rsi, avx: %edx): all but rdi, rax, rcx and r11 */
+	.macro	load_registers
 	push	%rbx
 	push	%rbp
 	push	%r12
@@ -35,11 +33,12 @@ regs_wait:
 	fldl	REGS_ST0(%rdi)
 	ldmxcsr	REGS_MXCSR(%rdi)
 	test	%edx, %edx
-	jz	1f
+	jz	.Lsse\@
 	for_16_regs vmovdqu, ymm, rdi, 0
-	jmp	2f
-1:	for_16_regs movdqu, xmm, rdi, 0
-2:
+	jmp	.Lrest\@
+.Lsse\@:
+	for_16_regs movdqu, xmm, rdi, 0
+.Lrest\@:
 	mov	(%rdi), %rbx
 	mov	8(%rdi), %rbp
 	mov	16(%rdi), %r12
@@ -53,6 +52,13 @@ regs_wait:
 	mov	88(%rdi), %r10
 	pushq	REGS_FLAGS(%rdi)
 	popfq
+	.endm
+
+	.text
+	.globl	regs_wait
+	.type	regs_wait, @function
+regs_wait:
+	load_registers
 	mov	48(%rdi), %rdi
 	mov	$__NR_futex, %eax
 	mov	%rsp, -8(%rsp)		/* in the red zone, as below */
@@ -108,6 +114,25 @@ regs_after_call:
 	pop	%rbx
 	ret
 	.size	regs_wait, . - regs_wait
+
+	.globl	regs_spin
+	.type	regs_spin, @function
+regs_spin:
+	load_registers
+	mov	REGS_RCX(%rdi), %rcx
+	mov	REGS_R11(%rdi), %r11
+	mov	REGS_RAX(%rdi), %rax
+	mov	48(%rdi), %rdi
+	mov	%rsp, -8(%rsp)
+	.globl	regs_spin_loop
+regs_spin_loop:
+	pause
+	cmpl	$0, (%rdi)
+	je	regs_spin_loop
+	.globl	regs_spin_end
+regs_spin_end:
+	jmp	regs_after_call
+	.size	regs_spin, . - regs_spin
 
 	.globl	regs_plain_wait
 	.type	regs_plain_wait, @function

@@ -36,7 +36,8 @@ static inline int sm_stay(struct sm_env *env)
 /* Waits that parked; where stacks may linger, also those that stayed on theirs */
 static inline long sm_waits(const struct sm_env *env, const struct sm_stats *st)
 {
-	return st->parks + st->lingered + (env->lingering ? st->stayed : 0);
+	return st->parks + st->lingered - st->preempted +
+	       (env->lingering ? st->stayed : 0);
 }
 
 /*
@@ -173,12 +174,13 @@ static inline bool sm_wait_none_parked(struct sm_env *env)
 
 #define SM_EXPECT_NONE_PARKED(env)	EXPECT_TRUE(sm_wait_none_parked(env))
 
-static char sm_linger_saved[32];
+static char sm_linger_saved[32], sm_preempted_saved[32];
 
 static inline void sm_harness_exit(void)
 {
 	sm_knobs_restore();
 	sm_write_file(SM_LINGER, sm_linger_saved);
+	sm_write_file(SM_PREEMPTED_MAX, sm_preempted_saved);
 }
 
 /*
@@ -207,6 +209,10 @@ static inline void sm_harness_prepare(long factor)
 	 */
 	if (sm_read_file(SM_LINGER, sm_linger_saved, sizeof(sm_linger_saved)) > 0)
 		sm_knob_set(SM_LINGER, "0\n");
+	/* So is each preemption: all tests are tests of that, too. */
+	if (sm_read_file(SM_PREEMPTED_MAX, sm_preempted_saved,
+			 sizeof(sm_preempted_saved)) > 0)
+		sm_knob_set(SM_PREEMPTED_MAX, "0\n");
 	sm_knobs_restore();
 	atexit(sm_harness_exit);
 }

@@ -75,6 +75,7 @@
 #define SM_SYSCTL	"/proc/sys/kernel/stackmux"
 #define SM_DEBUGFS	"/sys/kernel/debug/stackmux/"
 #define SM_SYSFS	"/sys/kernel/stackmux/"
+#define SM_PREEMPTED_MAX SM_SYSFS "preempted_max"
 #define SM_STATS	SM_DEBUGFS "stats"
 #define SM_LINGER	SM_DEBUGFS "linger"
 #define SM_PATIENCE	SM_DEBUGFS "patience"
@@ -327,6 +328,7 @@ static struct sm_knob sm_knobs[] = {
 	{ .path = SM_SYSFS "percpu_max" },
 	{ .path = SM_SYSFS "node_max" },
 	{ .path = SM_SYSFS "node_low" },
+	{ .path = SM_PREEMPTED_MAX },
 	{ .path = "/proc/sys/kernel/pid_max" },
 	{ .path = "/proc/sys/kernel/threads-max" },
 	{ .path = "/proc/sys/kernel/core_pattern" },
@@ -445,6 +447,7 @@ struct sm_stats {
 	long retries;
 	long stayed;
 	long evictions;
+	long preempted;
 	long stacks;
 	long stacks_idle;
 	long stacks_max;
@@ -475,6 +478,7 @@ static const struct sm_stat_name sm_stat_names[] = {
 	SM_STAT(retries),
 	SM_STAT(stayed),
 	SM_STAT(evictions),
+	SM_STAT(preempted),
 	SM_STAT(stacks),
 	SM_STAT(stacks_idle),
 	SM_STAT(stacks_max),
