@@ -801,7 +801,8 @@ struct sm_slot {
 	uint32_t futex;
 	int64_t ret;		/* of its futex wait */
 	uint64_t woken_tsc;	/* when it came back from it */
-	char stack[232];
+	uint32_t *again;	/* where it waits next, instead of exiting */
+	char stack[224];
 };
 
 #define SM_SLOT_ASLEEP	INT64_MIN
@@ -822,8 +823,9 @@ struct sm_sleepers {
 			 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
 
 /*
- * Clone a thread that waits on @uaddr until it is woken, stores the result
- * and exits. Thread id or -errno.
+ * Clone a thread that waits on @uaddr until it is woken, stores the result and
+ * exits; or waits for slot->again, if that is set by then, and exits afterwards.
+ * Thread id or -errno.
  */
 static inline long sm_raw_sleeper(struct sm_slot *slot, uint32_t *uaddr,
 				  uint32_t *entered, uint32_t *returned)
@@ -852,6 +854,15 @@ static inline long sm_raw_sleeper(struct sm_slot *slot, uint32_t *uaddr,
 		     "mov %%eax, %c[tsc_off](%%r12)\n\t"
 		     "mov %%edx, 4+%c[tsc_off](%%r12)\n\t"
 		     "lock incl (%%r15)\n\t"
+		     "mov %c[again_off](%%r12), %%rdi\n\t"
+		     "test %%rdi, %%rdi\n\t"
+		     "jz 2f\n\t"
+		     "mov %[op], %%esi\n\t"
+		     "xor %%edx, %%edx\n\t"
+		     "xor %%r10d, %%r10d\n\t"
+		     "mov %[nr_futex], %%eax\n\t"
+		     "syscall\n"
+		     "2:\n\t"
 		     "xor %%edi, %%edi\n\t"
 		     "mov %[nr_exit], %%eax\n\t"
 		     "syscall\n\t"
@@ -865,7 +876,8 @@ static inline long sm_raw_sleeper(struct sm_slot *slot, uint32_t *uaddr,
 		       [op] "i" (FUTEX_WAIT | FUTEX_PRIVATE_FLAG),
 		       [nr_futex] "i" (__NR_futex), [nr_exit] "i" (__NR_exit),
 		       [ret_off] "i" (offsetof(struct sm_slot, ret)),
-		       [tsc_off] "i" (offsetof(struct sm_slot, woken_tsc))
+		       [tsc_off] "i" (offsetof(struct sm_slot, woken_tsc)),
+		       [again_off] "i" (offsetof(struct sm_slot, again))
 		     : "rcx", "r8", "r9", "r11", "memory");
 	return ret;
 }

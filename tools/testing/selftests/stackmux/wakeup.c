@@ -27,6 +27,7 @@ struct herd {
 	int64_t clone_ns, wake_ns;
 	int64_t tsc_hz;
 	uint64_t delay_max;	/* from wake to run, in time stamp counts */
+	uint32_t again;
 	long stack_kb[3], avail_kb[3];	/* before, asleep, after */
 };
 
@@ -91,8 +92,24 @@ static void saw_delay(struct herd *h, uint64_t delay)
 		h->delay_max = delay;
 }
 
+static void until_all_gone(struct herd *h)
+{
+	long i;
+
+	for (i = 0; i < h->s.nr; i++)
+		until_gone(&h->s.slot[i]);
+}
+
+static void until_asleep_again(struct herd *h)
+{
+	while (sm_load(&h->s.returned) < h->s.nr)
+		sched_yield();
+	while (sm_nr_waiters(&h->again, SM_PRIVATE) < h->s.nr)
+		sched_yield();
+}
+
 /* All by one call */
-static void wake_all(struct herd *h)
+static void wake_all(struct herd *h, void (*until_done)(struct herd *h))
 {
 	uint64_t tsc0 = rdtsc(), tsc1;
 	int64_t t0 = sm_now_ns();
@@ -100,13 +117,26 @@ static void wake_all(struct herd *h)
 
 	if (sm_sleepers_wake(&h->s, false) != h->s.nr)
 		die("not all of them were woken", 0);
-	for (i = 0; i < h->s.nr; i++)
-		until_gone(&h->s.slot[i]);
+	until_done(h);
 	h->wake_ns = sm_now_ns() - t0;
 	tsc1 = rdtsc();
 	for (i = 0; i < h->s.nr; i++)
 		saw_delay(h, h->s.slot[i].woken_tsc - tsc0);
 	h->tsc_hz = (double)(tsc1 - tsc0) * SM_SEC / h->wake_ns;
+}
+
+static void wake_all_to_exit(struct herd *h)
+{
+	wake_all(h, until_all_gone);
+}
+
+static void wake_all_to_wait(struct herd *h)
+{
+	long i;
+
+	for (i = 0; i < h->s.nr; i++)
+		h->s.slot[i].again = &h->again;
+	wake_all(h, until_asleep_again);
 }
 
 /* Each by a call of its own, when the one before it is gone */
@@ -129,7 +159,7 @@ static void wake_each(struct herd *h)
 	h->tsc_hz = (double)(rdtsc() - tsc0) * SM_SEC / h->wake_ns;
 }
 
-static void herd(const char *mode, bool own)
+static void herd(const char *mode, bool own, void (*wake)(struct herd *h))
 {
 	struct sm_stats woken;
 	struct herd h;
@@ -137,12 +167,11 @@ static void herd(const char *mode, bool own)
 
 	create_herd(&h, own);
 	nr = h.s.nr;
-	if (own)
-		wake_each(&h);
-	else
-		wake_all(&h);
+	wake(&h);
 	if (have_stats)
 		sm_stats_read(&woken);
+	sm_store(&h.again, 1);
+	sm_wake(&h.again, INT_MAX, SM_PRIVATE);
 	if (sm_sleepers_reap(&h.s) != nr)
 		die("not all of them returned 0", 0);
 	sm_sleep_ms(200);
@@ -398,8 +427,9 @@ static const char usage[] =
 "Measure one thing after the other; the modes are\n"
 "  clone      raw clones until all are asleep in futex, then wake them all by one\n"
 "             call until all have exited: ns per thread, kernel memory\n"
-"  each       the same, but each has a futex word of its own, and is woken when the\n"
-"             one before it has exited\n"
+"  again      the same, but until all of them are asleep again\n"
+"  each       the same as clone, but each has a futex word of its own, and is woken\n"
+"             when the one before it has exited\n"
 "  latency    percentiles of the time from a wake by futex until the thread runs\n"
 BENCH_USAGE
 "  --load N     latency while so many processes of eight threads wake each other\n";
@@ -411,9 +441,11 @@ int main(int argc, char **argv)
 		die("--load: from 0 to 64 processes", 0);
 	for (; optind < argc; optind++) {
 		if (!strcmp(argv[optind], "clone")) {
-			herd("clone", false);
+			herd("clone", false, wake_all_to_exit);
+		} else if (!strcmp(argv[optind], "again")) {
+			herd("again", false, wake_all_to_wait);
 		} else if (!strcmp(argv[optind], "each")) {
-			herd("each", true);
+			herd("each", true, wake_each);
 		} else if (!strcmp(argv[optind], "latency")) {
 			latency();
 		} else {
