@@ -98,11 +98,9 @@ export KBUILD_BUILD_HOST=localhost
 export KBUILD_BUILD_VERSION=1
 # shellcheck disable=SC2034
 make_args=(ARCH=x86_64)
-# Of the kernel's objects ccache learns from the compiler what they include: an
-# empty cache then costs a fifth, not half of the time. For the build's own tools
-# that would leave out the headers of the system.
+# Not for the build's own tools: depend mode leaves out the headers of the system.
 if command -v ccache >/dev/null && [ -z "${NO_CCACHE:-}" ]; then
-	make_args+=("CC=ccache gcc")
+	make_args+=("CC=$top/scripts/cc")
 	export CCACHE_DEPEND=1
 fi
 

@@ -239,12 +239,13 @@ void stackmux_park_runnable(struct stackmux_record *rec, enum stackmux_op_nr nr,
 	struct task_struct *tsk = current;
 
 	stackmux_assert_parkable();
+
+	/* It is to be preempted, and so would be in any function that is called now. */
+	preempt_disable();
 	WRITE_ONCE(rec->op, &stackmux_ops[nr]);
 	rec->wchan = wchan;
 	rec->rearms = 0;
 	trace_stackmux_park(rec);
-
-	preempt_disable();
 	tsk->stackmux_state = STACKMUX_YIELDING;
 	schedule_park();
 	tsk->stackmux_state = STACKMUX_OWN;
