@@ -237,15 +237,22 @@ TEST_F(preempt, migrate)
 /* The CPU on which they are parked, or one's stack lingers, goes. */
 TEST_F_TIMEOUT(preempt, cpu_hotplug, 60)
 {
-	cpu_set_t all;
-	int cpu, i;
+	cpu_set_t all, two;
+	int cpu, other, i;
 
 	ASSERT_EQ(0, sched_getaffinity(0, sizeof(all), &all));
 	for (cpu = CPU_SETSIZE - 1; cpu > 0; cpu--)
 		if (CPU_ISSET(cpu, &all) && sm_cpu_online(cpu) == 1)
 			break;
-	if (!cpu)
+	if (!cpu || CPU_COUNT(&all) < 2)
 		SKIP(return, "no CPU that can be taken offline");
+	for (other = 0; other == cpu || !CPU_ISSET(other, &all); other++)
+		;
+	/* However many there are, these threads have to share two. */
+	CPU_ZERO(&two);
+	CPU_SET(cpu, &two);
+	CPU_SET(other, &two);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(two), &two));
 	ASSERT_TRUE(spinners_start(self->p, NR_SPINNERS, 20));
 	for (i = 0; i < 10; i++) {
 		EXPECT_TRUE(spinners_next(self->p, 2 * i));
