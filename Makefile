@@ -19,8 +19,7 @@ help:
 	@echo 'make kernel      build a kernel (KERNEL=stock, release or debug; default release)'
 	@echo 'make shell       a shell in a guest that runs it'
 	@echo 'make menuconfig  try options of the kernel; to keep them, edit configs/'
-	@echo 'make refresh     take over what was edited in build/src/stackmux-VERSION:'
-	@echo '                 into patches/ and into the new files'
+	@echo 'make prepare     only that: source and patches; scripts/quilt edits patches'
 	@echo 'make bench       costs and savings against the stock kernel, by instructions,'
 	@echo '                 memory and time (GROUPS="calls herd": only these; SAVE=1: keep'
 	@echo '                 the results to compare with)'
@@ -91,10 +90,6 @@ observers: prepare
 	@scripts/build-kernel stock release
 	@scripts/observers
 
-.PHONY: refresh
-refresh:
-	@scripts/refresh
-
 .PHONY: zero-cost
 zero-cost: prepare
 	@scripts/zero-cost
@@ -103,8 +98,8 @@ zero-cost: prepare
 clean:
 	rm -rf build/out build/log build/vm build/selftests build/zero-cost build/accel build/bench
 
-# Hand-made edits of the patched source would be lost: refuse while there are any
+# Edits of the patched source that are in no patch would be lost
 .PHONY: distclean
 distclean:
-	@scripts/refresh --check
+	@scripts/prepare --check
 	rm -rf build
