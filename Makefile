@@ -61,12 +61,12 @@ bench_kernels := stock release bench-stock bench-release
 .PHONY: bench
 bench: prepare
 	@scripts/build-kernel $(bench_kernels)
-	@scripts/bench $(if $(SAVE),--save) $(GROUPS)
+	@scripts/bench/run $(if $(SAVE),--save) $(GROUPS)
 
-# The results so far: scripts/bench-compare alone
+# The results so far: scripts/bench/compare alone
 .PHONY: bench-compare
 bench-compare: bench
-	@scripts/bench-compare
+	@scripts/bench/compare
 
 .PHONY: check
 check:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 #
 # What the scripts share: paths, messages, the lock on build/. To be sourced
 # from a bash script that runs with "set -eu".
@@ -34,9 +34,9 @@ lock()
 	case " ${STACKMUX_LOCKS:-} " in *" $1 "*) return 0 ;; esac
 	mkdir -p "$(dirname "$2")"
 	exec {fd}>"$2"
-	if ! flock -n ${3:-} "$fd"; then
+	if ! flock -n ${3+"$3"} "$fd"; then
 		say "$me: waiting for another script that works on ${2%/*}"
-		flock ${3:-} "$fd"
+		flock ${3+"$3"} "$fd"
 	fi
 	export STACKMUX_LOCKS="${STACKMUX_LOCKS:-} $1"
 }
@@ -96,7 +96,6 @@ export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
 export KBUILD_BUILD_USER=stackmux
 export KBUILD_BUILD_HOST=localhost
 export KBUILD_BUILD_VERSION=1
-# shellcheck disable=SC2034
 make_args=(ARCH=x86_64)
 # Not for the build's own tools: depend mode leaves out the headers of the system.
 if command -v ccache >/dev/null && [ -z "${NO_CCACHE:-}" ]; then

@@ -24,7 +24,7 @@ wakeup=$bench/wakeup
 no_arguments()
 {
 	[ $# -gt 1 ] || return 0
-	printf 'usage: scripts/bench.d/%s\n\n%s\n' "$me" "$1"
+	printf 'usage: scripts/bench/%s\n\n%s\n' "$me" "$1"
 	case $2 in
 	-h|--help) exit 0 ;;
 	esac
