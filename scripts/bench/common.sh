@@ -71,12 +71,12 @@ in_guest()
 # to the end: the host takes it whenever it likes, and interrupts when it has done so.
 counted()
 {
-	local kernel=release kept="cat /tmp/out; cat /tmp/err >&2"
+	local kernel=release show="cat /tmp/out; cat /tmp/err >&2"
 
 	[ "$1" != stock ] || kernel=stock
 	[ -n "${BENCH_USUAL:-}" ] || kernel=bench-$kernel
 	say "  $me: $1"
-	in_guest "$1" "$2" "($3) > /tmp/out 2> /tmp/err; $kept" --kernel "$kernel" --icount
+	in_guest "$1" "$2" "($3) > /tmp/out 2> /tmp/err; $show" --kernel "$kernel" --icount
 }
 
 # figures UNIT KEY[=NAME]...: of lines of "key=value", those that have KEY, as figures;
