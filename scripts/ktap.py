@@ -73,7 +73,10 @@ def judge(program, lines):
     lines = [result_line(line) if RESULT.match(line) else line for line in lines]
     died = [re.match(r"# died: (\S+) (.*)", line) for line in lines]
     bad, rows = [], []
-    if any(RESULT.match(line) or kunit.TEST_PLAN.match(line) for line in lines):
+    skipped = [re.match(r"1\.\.0\s*# *SKIP:?(.*)", line) for line in lines]
+    if any(skipped) and not any(map(RESULT.match, lines)):
+        put("skip", prefix + "all", next(filter(None, skipped))[1])
+    elif any(RESULT.match(line) or kunit.TEST_PLAN.match(line) for line in lines):
         said = io.StringIO()
         kunit.stdout = kunit_printer.Printer(said)
         why = dict(re.findall(r"^\s*(?:not )?ok \d+ ([^#\n]*) # (?:SKIP:? ?)?(.*)", "\n".join(lines), re.M))

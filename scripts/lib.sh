@@ -103,25 +103,23 @@ if command -v ccache >/dev/null && [ -z "${NO_CCACHE:-}" ]; then
 	export CCACHE_DEPEND=1
 fi
 
-# apt LOG ARGUMENT...: apt-get, which says something only if it fails
-apt()
+# as_root COMMAND...: by sudo, if that asks nothing
+as_root()
 {
-	local log=$1
-
-	shift
-	env DEBIAN_FRONTEND=noninteractive apt-get "$@" >> "$log" 2>&1 </dev/null || {
-		tail -20 "$log" >&2
-		return 1
-	}
+	if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
 # need_packages DIR PACKAGE...: install those that are missing; what apt-get says is
-# in DIR/apt.log. None of them starts a service.
+# in DIR/apt.log. None of them starts a service; with DIR --no-services there is none.
 need_packages()
 {
-	local dir=$1 package allowed='' missing=() policy=/usr/sbin/policy-rc.d
+	local dir=$1 package policy=/usr/sbin/policy-rc.d allowed='' missing=() words
 
 	shift
+	if [ "$1" = --no-services ]; then
+		allowed=101
+		shift
+	fi
 	for package; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
 			missing+=("$package")
@@ -129,32 +127,40 @@ need_packages()
 	[ ${#missing[@]} -gt 0 ] || return 0
 	command -v apt-get >/dev/null ||
 		die "this is no Debian: provide the equivalents of: ${missing[*]}"
-	[ "$(id -u)" -eq 0 ] ||
+	as_root true 2>/dev/null ||
 		die "these packages are missing, and only root can install them:" \
 		    $'\n'"    apt-get install ${missing[*]}"
 	# Forbids that the packages start their services. If the machine has a policy
 	# of its own it is left as it is, and has to forbid that, too.
-	if [ -e "$policy" ] || [ -L "$policy" ]; then
+	if [ -n "$allowed" ]; then
+		:
+	elif [ -e "$policy" ] || [ -L "$policy" ]; then
 		allowed=0
-		"$policy" redis-server start >/dev/null 2>&1 || allowed=$?
+		as_root "$policy" redis-server start >/dev/null 2>&1 || allowed=$?
 		[ "$allowed" -eq 101 ] ||
 			die "$policy lets packages start services; install yourself:" \
 			    $'\n'"    apt-get install ${missing[*]}"
 	else
 		# Not over a file that has come meanwhile
-		(set -C; printf '#!/bin/sh\nexit 101\n' > "$policy") || die "cannot write $policy"
+		as_root sh -c "set -C; printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy" ||
+			die "cannot write $policy"
 		# shellcheck disable=SC2064
-		trap "rm -f '$policy'" EXIT
+		trap "as_root rm -f '$policy'" EXIT
 		trap 'exit 130' INT
 		trap 'exit 143' TERM HUP
-		chmod 755 "$policy"
 	fi
 	say "installing ${missing[*]}"
+	mkdir -p "$dir"
 	: > "$dir/apt.log"
-	apt "$dir/apt.log" update || die "apt-get update failed"
-	apt "$dir/apt.log" install -y --no-install-recommends "${missing[@]}" ||
-		die "apt-get could not install: ${missing[*]}; see ${dir#"$top"/}/apt.log"
+	for words in update "install -y --no-install-recommends ${missing[*]}"; do
+		# shellcheck disable=SC2086
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get $words >> "$dir/apt.log" 2>&1 </dev/null || {
+			tail -20 "$dir/apt.log" >&2
+			die "apt-get ${words%% *} failed (Debian 12 with its security updates has all" \
+			    "packages; see ${dir#"$top"/}/apt.log)"
+		}
+	done
 	[ -z "$allowed" ] || return 0
-	rm -f "$policy"
+	as_root rm -f "$policy"
 	trap - EXIT INT TERM HUP
 }
