@@ -5,7 +5,7 @@
 # stdout: name, column, value and unit, separated by tabs. To be sourced from a bash
 # script that runs with "set -eu".
 #
-# From scripts/bench, in the environment:
+# From scripts/bench/run, in the environment:
 #   BENCH_QUICK    not empty: fewer rounds
 #   BENCH_CPU      QEMU's processor model
 #   BENCH_COLUMNS  only these columns
@@ -55,7 +55,7 @@ many_threads+=" && echo 4194304 > /proc/sys/kernel/threads-max"
 
 # in_guest COLUMN MEM COMMAND OPTION...: its output, each line of roundtrip and wakeup
 # preceded by the column. If the guest fails there are figures missing, which
-# scripts/bench notices; others may still come.
+# scripts/bench/run notices; others may still come.
 in_guest()
 {
 	local column=$1 mem=$2 command=$3

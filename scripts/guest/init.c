@@ -7,8 +7,7 @@
  *
  * What it has to do stands in /guest of the initramfs:
  *   args, env  strings, each ended by a NUL byte
- *   opts       lines "name value": root (9p or initramfs), cwd, tty (0 or 1),
- *              rows, cols
+ *   opts       five of them: root (9p or initramfs), cwd, tty (0 or 1), rows, cols
  *
  * The ports: 1 is the control channel ("exit STATUS TAINT" to the host; one
  * byte from the host asks for a dump of tasks and CPUs on the console), 2 and
@@ -21,10 +20,10 @@
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdnoreturn.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -38,36 +37,22 @@
 #include <time.h>
 #include <unistd.h>
 
-#define __noreturn	__attribute__((noreturn))
-#define __printf(a, b)	__attribute__((format(printf, a, b)))
-
 #define MAX_STRINGS	4096
 
 static int kmsg_fd = -1;
 
 static struct {
-	char root[16];
-	char cwd[4096];
+	char *root;
+	char *cwd;
 	int tty;
 	int rows;
 	int cols;
 } opts;
 
 /* To the console, which the host keeps as a log. */
-static void __printf(1, 2) say(const char *fmt, ...)
-{
-	char line[512] = "<4>guest-init: ";
-	size_t len = strlen(line);
-	va_list ap;
+#define say(fmt, ...)	dprintf(kmsg_fd, "<4>guest-init: " fmt, ##__VA_ARGS__)
 
-	va_start(ap, fmt);
-	vsnprintf(line + len, sizeof(line) - len, fmt, ap);
-	va_end(ap);
-	if (kmsg_fd >= 0 && write(kmsg_fd, line, strlen(line)) < 0)
-		kmsg_fd = -1;
-}
-
-static void __noreturn power_off(void)
+static noreturn void power_off(void)
 {
 	reboot(RB_POWER_OFF);
 	/* No ACPI? A reset ends QEMU as well (-no-reboot). */
@@ -75,7 +60,7 @@ static void __noreturn power_off(void)
 	_exit(1);
 }
 
-static void __noreturn fail(const char *what)
+static noreturn void fail(const char *what)
 {
 	say("%s: %s", what, strerror(errno));
 	power_off();
@@ -118,28 +103,13 @@ static char **read_strings(const char *path)
 
 static void read_opts(void)
 {
-	size_t len;
-	char *line, *save, *buf = read_file("/guest/opts", &len);
+	char **list = read_strings("/guest/opts");
 
-	for (line = strtok_r(buf, "\n", &save); line;
-	     line = strtok_r(NULL, "\n", &save)) {
-		char *value = strchr(line, ' ');
-
-		if (!value)
-			continue;
-		*value++ = '\0';
-		if (!strcmp(line, "root"))
-			snprintf(opts.root, sizeof(opts.root), "%s", value);
-		else if (!strcmp(line, "cwd"))
-			snprintf(opts.cwd, sizeof(opts.cwd), "%s", value);
-		else if (!strcmp(line, "tty"))
-			opts.tty = atoi(value);
-		else if (!strcmp(line, "rows"))
-			opts.rows = atoi(value);
-		else if (!strcmp(line, "cols"))
-			opts.cols = atoi(value);
-	}
-	free(buf);
+	opts.root = list[0];
+	opts.cwd = list[1];
+	opts.tty = atoi(list[2]);
+	opts.rows = atoi(list[3]);
+	opts.cols = atoi(list[4]);
 }
 
 static bool write_file(const char *path, const char *text)
@@ -299,7 +269,7 @@ static void use_terminal(void)
 		close(fd);
 }
 
-static void __noreturn run_command(char **args, char **env, int out, int err)
+static noreturn void run_command(char **args, char **env, int out, int err)
 {
 	sigset_t none;
 

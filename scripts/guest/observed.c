@@ -15,7 +15,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +63,7 @@ static pthread_t threads[NR];
 static pid_t tids[NR];
 static long results[NR];
 static int rd[NR], wr[NR];
-static uint32_t word;
+static unsigned int word;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
 static int awaited, msgid, semid;
@@ -228,7 +227,7 @@ static void wake(int i)
 	struct { long type; char text[8]; } msg = { .type = 1, .text = "message" };
 	struct itimerspec soon = { .it_value.tv_nsec = 1 };
 	struct sembuf op = { .sem_op = 1 };
-	uint64_t one = 1;
+	unsigned long long one = 1;
 
 	switch (i) {
 	case FUTEX:
