@@ -2,8 +2,8 @@
 /*
  * long __stackmux_call(long nr, long a1, ..., long a6)
  *
- * A system call within the range of PR_STACKMUX_RETRY. Its result; -EAGAIN if the
- * thread has been woken and is to look itself.
+ * A system call within the range of PR_STACKMUX_RETRY. Returns its result; -EAGAIN:
+ * the thread has been woken and is to re-check its condition.
  */
 #ifdef __x86_64__
 

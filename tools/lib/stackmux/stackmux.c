@@ -50,10 +50,10 @@ EXPORT int stackmux_get(void)
 	return QUIETLY(prctl(PR_STACKMUX, PR_STACKMUX_GET, 0UL, 0UL, 0UL));
 }
 
-EXPORT int stackmux_keep_thread(bool keep)
+EXPORT int stackmux_optout_thread(bool optout)
 {
 	return QUIETLY(prctl(PR_STACKMUX, PR_STACKMUX_THREAD,
-			     keep ? PR_STACKMUX_T_KEEP : 0UL, 0UL, 0UL));
+			     optout ? PR_STACKMUX_T_OPTOUT : 0UL, 0UL, 0UL));
 }
 
 EXPORT int stackmux_get_stats(struct stackmux_stats *stats)
@@ -124,7 +124,7 @@ EXPORT int stackmux_futex_wake(const uint32_t *futex, int nr, unsigned int flags
 
 /* --------------------------------------------------------------------- events */
 
-/* States of an event. Who waits says so, so that who sets it knows. */
+/* States of an event. A waiter sets AWAITED, so that stackmux_event_set() wakes. */
 enum { CLEAR, SET, AWAITED };
 
 EXPORT void stackmux_event_init(struct stackmux_event *event, unsigned int flags)
@@ -136,8 +136,8 @@ EXPORT void stackmux_event_init(struct stackmux_event *event, unsigned int flags
 EXPORT void stackmux_event_set(struct stackmux_event *event)
 {
 	/*
-	 * Who sees the event set may free it at once. What is read of it after the
-	 * exchange may be gone, and the wake-up may go to whatever is there then:
+	 * A thread that sees the event set may free it at once. So nothing is read
+	 * of it after the exchange. The wake-up may reach whatever lies there then:
 	 * a spurious one, as any user of futexes has to expect.
 	 */
 	unsigned int flags = event->flags;

@@ -2,12 +2,12 @@
 /*
  * libstackmux: threads that sleep without a kernel stack
  *
- * Opting in, statistics, and waits with absolute deadlines that look at what they
- * wait for before they enter the kernel, and again each time they are woken. On a
- * kernel without stackmux the waits do the same, on kernel stacks.
+ * Opting in, statistics, and waits with absolute deadlines. The waits check their
+ * condition before they enter the kernel, and again after each wake-up. On a kernel
+ * without stackmux they do the same, on kernel stacks.
  *
  * Functions that return int give a negative errno value on failure, and leave errno
- * alone. All of them may be called by any number of threads at the same time.
+ * alone. Any number of threads may call any of them at the same time.
  */
 #ifndef _STACKMUX_H
 #define _STACKMUX_H
@@ -41,16 +41,16 @@ extern "C" {
 /* flags: 0 or PR_STACKMUX_F_EXEC. -ENOMEM: no memory for the first user */
 int stackmux_enable(unsigned long flags);
 int stackmux_disable(void);
-/* A mask of PR_STACKMUX_ENABLED, _EXEC, _ACTIVE, _KEEPS */
+/* A mask of PR_STACKMUX_ENABLED, _EXEC, _ACTIVE, _OPTED_OUT */
 int stackmux_get(void);
-/* Does the calling thread keep its stack, whatever the process does? */
-int stackmux_keep_thread(bool keep);
+/* The calling thread opts out: it blocks on its stack, whatever the process does. */
+int stackmux_optout_thread(bool optout);
 /* The threads of this process; members unknown to the kernel are 0. */
 int stackmux_get_stats(struct stackmux_stats *stats);
 
 /*
- * Deadlines are absolute, by CLOCK_MONOTONIC; NULL: none. One that has passed ends
- * the wait at once, but not before what is waited for has been looked at.
+ * Deadlines are absolute, by CLOCK_MONOTONIC; NULL: none. With one that has passed
+ * a function checks its condition and does not wait.
  */
 
 /* Flag of futexes and events: used by several processes, in shared memory */
@@ -66,8 +66,8 @@ int stackmux_futex_wait(const uint32_t *futex, uint32_t val,
 int stackmux_futex_wake(const uint32_t *futex, int nr, unsigned int flags);
 
 /*
- * An event is set or not; threads wait until it is. No lock is needed, and setting
- * an event that nobody waits for, or waiting for one that is set, is no system call.
+ * An event is set or not; threads wait until it is. No lock is needed. Setting an
+ * event without waiters is no system call, nor is waiting for one that is set.
  */
 struct stackmux_event {
 	uint32_t state;
@@ -83,7 +83,7 @@ void stackmux_event_reset(struct stackmux_event *event);
 bool stackmux_event_is_set(const struct stackmux_event *event);
 /*
  * 0: it is set, or has been; -ETIMEDOUT. Signals do not end the wait. A waiter can
- * miss an event that is set, reset, and waited for by another thread at once.
+ * miss an event that is set and reset at once, if another thread then waits for it.
  */
 int stackmux_event_wait(struct stackmux_event *event, const struct timespec *deadline);
 

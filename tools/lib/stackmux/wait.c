@@ -2,10 +2,9 @@
 /*
  * libstackmux: waits that come back to user mode as soon as they are woken
  *
- * The loops of this library look at what they wait for each time they are woken.
- * So there is no need for the kernel to look first: a thread registers the one
- * place where it makes such calls, see PR_STACKMUX_RETRY. Without that, all else
- * is the same.
+ * The loops of this library re-check their condition after each wake-up, so the
+ * kernel need not check it first. A thread registers the one place from which it
+ * makes such calls, see PR_STACKMUX_RETRY. Without that all else is the same.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,7 +26,7 @@ extern const char __stackmux_range[] __attribute__((visibility("hidden")));
 extern const char __stackmux_range_end[] __attribute__((visibility("hidden")));
 extern const char __stackmux_woken[] __attribute__((visibility("hidden")));
 
-/* Does this process park, so that it is worth while? */
+/* Does this process park? Otherwise a range is of no use. */
 static enum { UNKNOWN, NO, YES } parks;
 
 /* Has this thread registered its range, or tried to? */
@@ -72,7 +71,7 @@ static __attribute__((noinline)) void set_range(void)
 	if (parks == UNKNOWN && !find_out())
 		return;
 	pthread_once(&once, watch_fork);
-	/* If it fails, the kernel goes on looking. */
+	/* If it fails, the kernel goes on checking the condition. */
 	prctl(PR_STACKMUX, PR_STACKMUX_RETRY, &retry, sizeof(retry), 0UL);
 	registered = true;
 	errno = errnum;

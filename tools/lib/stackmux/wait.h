@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1 OR BSD-2-Clause */
 /*
- * libstackmux: system calls after which the thread looks itself whether what it
- * waited for has come
+ * libstackmux: system calls after which the thread re-checks its condition itself
  */
 #ifndef _STACKMUX_WAIT_H
 #define _STACKMUX_WAIT_H
@@ -12,8 +11,8 @@
 void __stackmux_wait_forget(void);
 
 /*
- * Make a waiting call. Its result or negative error; -EAGAIN if it has been woken
- * and has left it to the caller to find out why.
+ * Make a waiting call. Returns its result or negative error; -EAGAIN: a wake-up has
+ * ended it, and the caller is to re-check its condition.
  */
 long __stackmux_wait(long nr, long a1, long a2, long a3, long a4, long a5, long a6);
 
