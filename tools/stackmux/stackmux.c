@@ -2,8 +2,9 @@
 /*
  * stackmux - let programs sleep without kernel stacks, and look at those that do
  *
- * Everything it knows comes from prctl(PR_STACKMUX), /sys/kernel/stackmux/ and the
- * line "Stackmux:" of /proc/PID/task/TID/status.
+ * Everything it knows comes from prctl(PR_STACKMUX), the line "Stackmux:" of
+ * /proc/PID/task/TID/status, /sys/kernel/stackmux/, and, where debugfs can be read,
+ * /sys/kernel/debug/stackmux/stats.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -24,6 +25,7 @@
 #include <linux/stackmux.h>
 
 #define SYSFS	"/sys/kernel/stackmux"
+#define STATS	"/sys/kernel/debug/stackmux/stats"
 #define SYSCTL	"/proc/sys/kernel/stackmux"
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
@@ -82,6 +84,7 @@ static bool read_number(const char *path, unsigned long long *val)
 	return true;
 }
 
+/* What everybody can read */
 static unsigned long long counter(const char *name)
 {
 	unsigned long long val;
@@ -91,6 +94,35 @@ static unsigned long long counter(const char *name)
 	if (!read_number(path, &val))
 		die("cannot read %s: %s%s", path, strerror(errno),
 		    errno == ENOENT ? ": this kernel has no stackmux" : "");
+	return val;
+}
+
+/* The counters since boot, "name value" a line. False, with errno: unreadable. */
+static bool read_stats(char *buf, size_t size)
+{
+	return read_at(AT_FDCWD, STATS, buf, size);
+}
+
+/* One of them; false: this kernel does not count that */
+static bool stat_value(const char *stats, const char *name, unsigned long long *val)
+{
+	size_t len = strlen(name);
+	const char *p;
+
+	for (p = stats; *p; p += strcspn(p, "\n"), p += *p == '\n') {
+		if (!strncmp(p, name, len) && p[len] == ' ') {
+			*val = strtoull(p + len, NULL, 10);
+			return true;
+		}
+	}
+	return false;
+}
+
+static unsigned long long stat_or_0(const char *stats, const char *name)
+{
+	unsigned long long val = 0;
+
+	stat_value(stats, name, &val);
 	return val;
 }
 
@@ -150,12 +182,12 @@ static const char *call_name(long nr)
 /* ------------------------------------------------------------------ threads */
 
 /* The words of the line "Stackmux:" */
-enum word { PARKED, LINGERING, KEPT, READY, EXCLUDED, OFF, NR_WORDS };
+enum word { PARKED, LINGERING, PINNED, READY, EXCLUDED, OFF, NR_WORDS };
 
 static const char * const words[NR_WORDS] = {
 	[PARKED]	= "parked",
 	[LINGERING]	= "lingering",
-	[KEPT]		= "kept",
+	[PINNED]	= "pinned",
 	[READY]		= "ready",
 	[EXCLUDED]	= "excluded",
 	[OFF]		= "off",
@@ -307,11 +339,11 @@ static int by_parked(const void *a, const void *b)
 	return x->threads < y->threads ? 1 : x->threads > y->threads ? -1 : 0;
 }
 
-/* Every process of the machine that does not say "off" throughout */
+/* Every process of the machine with a thread that is not "off" */
 static struct process *read_machine(size_t *nr)
 {
 	struct process *all = NULL;
-	size_t room = 0;
+	size_t size = 0;
 	struct dirent *d;
 	DIR *dir = opendir("/proc");
 
@@ -321,9 +353,9 @@ static struct process *read_machine(size_t *nr)
 	while ((d = readdir(dir))) {
 		if (!isdigit(d->d_name[0]))
 			continue;
-		if (*nr == room) {
-			room = room ? room * 2 : 64;
-			all = realloc(all, room * sizeof(*all));
+		if (*nr == size) {
+			size = size ? size * 2 : 64;
+			all = realloc(all, size * sizeof(*all));
 			if (!all)
 				die("out of memory");
 		}
@@ -407,10 +439,14 @@ static int cmd_run(int argc, char **argv)
 /* --------------------------------------------------------------------- stat */
 
 static const char * const machine_values[] = {
-	"parked", "stacks", "stacks_idle", "stacks_max", "records", "record_bytes",
-	"parks", "resumes", "lingered", "noswitch", "keeps", "reserve", "starvations",
-	"refills", "trims", "clones", "newborns", "rearms", "retries", "stayed",
-	"evictions", "preempted",
+	"parked", "stacks", "stacks_idle", "records", "record_bytes",
+};
+
+/* In debugfs */
+static const char * const machine_stats[] = {
+	"stacks_max", "parks", "resumes", "lingered", "noswitch", "pins", "reserve",
+	"starvations", "refills", "trims", "clones", "newborns", "rearms", "retries",
+	"preempted",
 };
 
 static double machine_saved(const struct stackmux_stats *size)
@@ -419,31 +455,45 @@ static double machine_saved(const struct stackmux_stats *size)
 	       (double)counter("records") * size->record_size;
 }
 
-static int stat_machine(bool json)
+static void stat_machine_json(void)
 {
 	struct stackmux_stats size = sizes();
+	unsigned long long val;
+	char stats[4096];
 	size_t i;
 
-	if (json) {
-		puts("{");
-		for (i = 0; i < ARRAY_SIZE(machine_values); i++)
-			printf("  \"%s\": %llu,\n", machine_values[i],
-			       counter(machine_values[i]));
-		printf("  \"stack_bytes\": %llu,\n", (unsigned long long)size.stack_size);
-		printf("  \"saved_bytes\": %.0f\n}\n", machine_saved(&size));
-		return 0;
-	}
+	puts("{");
+	for (i = 0; i < ARRAY_SIZE(machine_values); i++)
+		printf("  \"%s\": %llu,\n", machine_values[i], counter(machine_values[i]));
+	if (read_stats(stats, sizeof(stats)))
+		for (i = 0; i < ARRAY_SIZE(machine_stats); i++)
+			if (stat_value(stats, machine_stats[i], &val))
+				printf("  \"%s\": %llu,\n", machine_stats[i], val);
+	printf("  \"stack_bytes\": %llu,\n", (unsigned long long)size.stack_size);
+	printf("  \"saved_bytes\": %.0f\n}\n", machine_saved(&size));
+}
+
+static void stat_machine(void)
+{
+	struct stackmux_stats size = sizes();
+	char stats[4096];
+
 	printf("%llu threads sleep without a stack, which saves %.1f MiB\n",
 	       counter("parked"), mib(machine_saved(&size)));
-	printf("stacks of the pool: %llu, %llu of them idle, at most %llu so far\n",
-	       counter("stacks"), counter("stacks_idle"), counter("stacks_max"));
+	printf("stacks of the pool: %llu, %llu of them idle\n", counter("stacks"),
+	       counter("stacks_idle"));
 	printf("park records: %llu of %llu bytes\n", counter("records"),
 	       counter("record_bytes"));
-	printf("since boot: %llu parks, %llu waits that ended before the stack was taken\n",
-	       counter("parks"), counter("lingered"));
+	if (!read_stats(stats, sizeof(stats))) {
+		printf("counters since boot are left out: cannot read " STATS ": %s\n",
+		       strerror(errno));
+		return;
+	}
+	printf("since boot: at most %llu stacks at a time\n", stat_or_0(stats, "stacks_max"));
+	printf("            %llu parks, %llu waits that ended before the stack was taken\n",
+	       stat_or_0(stats, "parks"), stat_or_0(stats, "lingered"));
 	printf("            %llu threads had to wait for a stack when they were woken\n",
-	       counter("starvations"));
-	return 0;
+	       stat_or_0(stats, "starvations"));
 }
 
 static void print_json_string(const char *s)
@@ -490,7 +540,7 @@ static int stat_process(int pid, bool json)
 	unsigned int i;
 
 	read_process_or_die(pid, &p, NULL, NULL);
-	/* Who is parked has a record; of the others that is not known. */
+	/* A parked thread has a record; whether another one has is not known. */
 	saved = (double)p.nr[PARKED] * (size.stack_size - size.record_size);
 	if (json) {
 		stat_process_json(&p, saved);
@@ -524,27 +574,43 @@ static int cmd_stat(int argc, char **argv)
 		json = true;
 	}
 	need_stackmux();
-	if (optind == argc)
-		return stat_machine(json);
 	if (optind + 1 < argc)
 		die("stat: one process at a time");
-	return stat_process(parse_pid(argv[optind]), json);
+	if (optind < argc)
+		return stat_process(parse_pid(argv[optind]), json);
+	if (json)
+		stat_machine_json();
+	else
+		stat_machine();
+	return 0;
 }
 
 /* ---------------------------------------------------------------------- top */
 
+/* Parks since boot; false: debugfs cannot be read */
+static bool read_parks(unsigned long long *parks)
+{
+	char stats[4096];
+
+	return read_stats(stats, sizeof(stats)) && stat_value(stats, "parks", parks);
+}
+
 static void top_once(unsigned long long *parks, double seconds, int rows)
 {
 	struct stackmux_stats size = sizes();
-	unsigned long long now = counter("parks");
+	unsigned long long now;
 	struct process *all;
 	size_t nr, i;
 
 	all = read_machine(&nr);
-	printf("%llu parked, %.1f MiB saved, %llu stacks (%llu idle), %.0f parks/s\n\n",
-	       counter("parked"), mib(machine_saved(&size)), counter("stacks"),
-	       counter("stacks_idle"), seconds > 0 ? (now - *parks) / seconds : 0.0);
-	*parks = now;
+	printf("%llu parked, %.1f MiB saved, %llu stacks (%llu idle)", counter("parked"),
+	       mib(machine_saved(&size)), counter("stacks"), counter("stacks_idle"));
+	if (read_parks(&now)) {
+		printf(", %.0f parks/s\n\n", seconds > 0 ? (now - *parks) / seconds : 0.0);
+		*parks = now;
+	} else {
+		printf("\n(parks/s are left out: cannot read " STATS ")\n\n");
+	}
 	printf("%8s %9s %9s %9s %9s %9s  %s\n", "PID", "THREADS", "PARKED", "READY",
 	       "EXCLUDED", "MIB", "COMMAND");
 	for (i = 0; i < nr && (rows <= 0 || i < (size_t)rows); i++)
@@ -575,7 +641,7 @@ static int cmd_top(int argc, char **argv)
 		{ }
 	};
 	bool batch = !isatty(STDOUT_FILENO);
-	unsigned long long parks;
+	unsigned long long parks = 0;
 	double delay = 2;
 	long count = -1, i;
 	int c;
@@ -598,7 +664,7 @@ static int cmd_top(int argc, char **argv)
 	if (optind != argc)
 		die("top: '%s' is one argument too many", argv[optind]);
 	need_stackmux();
-	parks = counter("parks");
+	read_parks(&parks);
 	for (i = 0; count < 0 || i < count; i++) {
 		struct timespec ts = { delay, (delay - (long)delay) * 1e9 };
 
@@ -615,11 +681,11 @@ static int cmd_top(int argc, char **argv)
 
 /* ------------------------------------------------------------------- doctor */
 
-/* Why threads are excluded, in the words of the kernel and in those of people */
+/* Why threads are excluded: the word of the kernel, and what it means */
 static const struct {
 	const char *reason, *text;
 } reasons[] = {
-	{ "thread", "asked to keep their stacks: PR_STACKMUX_THREAD" },
+	{ "optout", "opted out, by PR_STACKMUX_THREAD" },
 	{ "traced", "are traced" },
 	{ "realtime", "have a real-time or deadline policy" },
 	{ "compat", "are of a 32-bit program" },
@@ -675,9 +741,9 @@ static int doctor_process(int pid)
 	if (p.nr[LINGERING])
 		printf("%10lu sleep, and their stack is there for the next thread that needs it\n",
 		       p.nr[LINGERING]);
-	if (p.nr[KEPT])
-		printf("%10lu sleep with it: somebody looks at it, or they wake for nothing\n",
-		       p.nr[KEPT]);
+	if (p.nr[PINNED])
+		printf("%10lu sleep with it: something refers to it, or they wake for nothing\n",
+		       p.nr[PINNED]);
 	for (i = 0; i < ARRAY_SIZE(reasons); i++)
 		if (d.excluded[i])
 			printf("%10lu keep theirs: they %s\n", d.excluded[i], reasons[i].text);
@@ -698,6 +764,29 @@ static int doctor_process(int pid)
 	return 0;
 }
 
+/* Is the pool large enough? */
+static void doctor_pool(void)
+{
+	unsigned long long starvations, resumes;
+	char stats[4096];
+
+	if (!read_stats(stats, sizeof(stats))) {
+		printf("whether threads find a stack when they are woken is not known: cannot read "
+		       STATS ": %s\n", strerror(errno));
+		return;
+	}
+	starvations = stat_or_0(stats, "starvations");
+	resumes = stat_or_0(stats, "resumes");
+	if (!stat_or_0(stats, "parks"))
+		puts("no stack has been given up since boot");
+	if (starvations > 1000 && starvations > resumes / 100)
+		printf("%llu of %llu resumed threads had to wait for a stack: a larger\n"
+		       SYSFS "/node_low (now %llu) has more of them ready\n",
+		       starvations, resumes, counter("node_low"));
+	else
+		puts("threads that are woken find their stacks");
+}
+
 static int cmd_doctor(int argc, char **argv)
 {
 	static const char * const modes[] = {
@@ -705,7 +794,7 @@ static int cmd_doctor(int argc, char **argv)
 		"1: processes opt in, see 'stackmux run'",
 		"2: all processes park",
 	};
-	unsigned long long mode, starvations, resumes;
+	unsigned long long mode;
 
 	if (argc > 2)
 		die("doctor: one process at a time");
@@ -718,16 +807,7 @@ static int cmd_doctor(int argc, char **argv)
 	puts("this kernel has stackmux");
 	if (read_number(SYSCTL, &mode) && mode < ARRAY_SIZE(modes))
 		printf("kernel.stackmux is %s\n", modes[mode]);
-	starvations = counter("starvations");
-	resumes = counter("resumes");
-	if (!counter("parks"))
-		puts("no stack has been given up since boot");
-	if (starvations > 1000 && starvations > resumes / 100)
-		printf("%llu of %llu resumed threads had to wait for a stack: a larger\n"
-		       SYSFS "/node_low (now %llu) keeps more of them ready\n",
-		       starvations, resumes, counter("node_low"));
-	else
-		puts("threads that are woken find their stacks");
+	doctor_pool();
 	return 0;
 }
 
@@ -741,9 +821,9 @@ static const char usage_text[] =
 "\n"
 "run     start a program whose threads, and those of its children, park: they\n"
 "        sleep without a kernel stack; --try: also where the kernel cannot do that\n"
-"stat    parked threads, the calls they sleep in, and the memory that saves\n"
-"top     the same of all processes, again and again\n"
-"doctor  can this kernel do it, and why do threads keep their stacks?\n"
+"stat    parked threads, the calls that they sleep in, and the memory that saves\n"
+"top     the same for all processes, again and again\n"
+"doctor  can this kernel do it, and why do threads have stacks of their own?\n"
 "\n"
 "Exit status: that of PROGRAM; 125: stackmux itself failed, 126: PROGRAM cannot\n"
 "be started, 127: there is no PROGRAM. doctor: 1 if the kernel has no stackmux.\n";
