@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: who may park
+ * stackmux: which processes park; start, CPU hotplug
  *
  * Nothing exists until the first process opts in, or the machine-wide mode is
  * set to "always": the pool, the workers and the static key come to life then
@@ -8,11 +8,12 @@
  */
 #define pr_fmt(fmt) "stackmux: " fmt
 
+#include <linux/cpuhotplug.h>
 #include <linux/init.h>
+#include <linux/irq_work.h>
 #include <linux/mutex.h>
 #include <linux/sched/signal.h>
 #include <linux/sysctl.h>
-#include <asm/stackmux.h>
 
 #include "stackmux.h"
 
@@ -21,6 +22,60 @@ DEFINE_STATIC_KEY_FALSE(stackmux_key);
 int stackmux_mode __read_mostly = STACKMUX_OPTIN;
 
 static DEFINE_MUTEX(stackmux_start_mutex);
+
+/* A list of the pool is too long or too short: this CPU's worker is to look at it. */
+static void stackmux_poke_fn(struct irq_work *work)
+{
+	stackmux_refill_wake();
+}
+
+static void stackmux_flush_cpu(void *unused)
+{
+	stackmux_slot_clear(smp_processor_id());
+	stackmux_pool_flush_cpu(this_cpu_ptr(&stackmux_cpu));
+}
+
+/**
+ * stackmux_flush - give the stacks that CPUs cache, or that linger there, to the
+ *		    node lists
+ *
+ * Context: process context.
+ */
+void stackmux_flush(void)
+{
+	on_each_cpu(stackmux_flush_cpu, NULL, 1);
+}
+
+/* A CPU without its reserves must not come online: a wake could not be served. */
+static int stackmux_cpu_prepare(unsigned int cpu)
+{
+	int ret = stackmux_reserve_fill(cpu);
+
+	if (ret)
+		pr_err("no memory for the reserve stacks of CPU %u\n", cpu);
+	return ret;
+}
+
+/* The CPU is gone, and its worker is parked. */
+static int stackmux_cpu_dead(unsigned int cpu)
+{
+	local_irq_disable();
+	stackmux_slot_clear(cpu);
+	local_irq_enable();
+	stackmux_refill_dead(cpu);
+	stackmux_pool_drain_cpu(cpu);
+	return 0;
+}
+
+static int stackmux_hotplug_init(void)
+{
+	static int state;
+
+	if (state <= 0)
+		state = cpuhp_setup_state(CPUHP_BP_PREPARE_DYN, "stackmux:prepare",
+					  stackmux_cpu_prepare, stackmux_cpu_dead);
+	return min(state, 0);
+}
 
 /**
  * stackmux_start - make everything ready for the first task that parks
@@ -37,9 +92,11 @@ int stackmux_start(void)
 
 	mutex_lock(&stackmux_start_mutex);
 	if (!static_key_enabled(&stackmux_key)) {
-		ret = stackmux_park_init();
+		ret = stackmux_record_init();
 		if (!ret)
-			ret = stackmux_pool_init();
+			ret = stackmux_pool_init(stackmux_poke_fn);
+		if (!ret)
+			ret = stackmux_hotplug_init();
 		if (!ret)
 			ret = stackmux_refill_init();
 		if (!ret)
@@ -70,6 +127,9 @@ long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 
 	if (arg5 || (arg4 && op != PR_STACKMUX_STATS && op != PR_STACKMUX_RETRY))
 		return -EINVAL;
+	/* The size of a structure: no later version of one will need as much. */
+	if (arg4 > PAGE_SIZE)
+		return -E2BIG;
 
 	switch (op) {
 	case PR_STACKMUX_ENABLE:
@@ -94,13 +154,13 @@ long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 		ret = READ_ONCE(sig->stackmux);
 		if (static_branch_unlikely(&stackmux_key) && stackmux_wanted(current))
 			ret |= PR_STACKMUX_ACTIVE;
-		if (current->stackmux_keep)
-			ret |= PR_STACKMUX_KEEPS;
+		if (current->stackmux_optout)
+			ret |= PR_STACKMUX_OPTED_OUT;
 		return ret;
 	case PR_STACKMUX_THREAD:
-		if (flags & ~PR_STACKMUX_T_KEEP)
+		if (flags & ~PR_STACKMUX_T_OPTOUT)
 			return -EINVAL;
-		WRITE_ONCE(current->stackmux_keep, flags == PR_STACKMUX_T_KEEP);
+		WRITE_ONCE(current->stackmux_optout, flags == PR_STACKMUX_T_OPTOUT);
 		return 0;
 	case PR_STACKMUX_STATS:
 		return stackmux_process_stats((void __user *)flags, arg4);
@@ -123,7 +183,7 @@ void stackmux_exec(void)
 
 	if (!(sig->stackmux & STACKMUX_SIG_EXEC))
 		WRITE_ONCE(sig->stackmux, 0);
-	WRITE_ONCE(current->stackmux_keep, false);
+	WRITE_ONCE(current->stackmux_optout, false);
 	if (!current->stackmux)
 		return;
 	stackmux_drop_retry(current->stackmux);
@@ -133,7 +193,7 @@ void stackmux_exec(void)
 
 /*
  * threads-max follows from what stacks would cost if each thread had one, at a
- * time when nobody knows who will park. A process whose threads park is held by
+ * time when it is not known which threads will park. A process that parks is held by
  * RLIMIT_NPROC, the pids cgroup, its memory cgroup and kernel.pid_max instead.
  */
 bool __stackmux_threads_unlimited(void)

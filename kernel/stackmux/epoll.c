@@ -2,35 +2,58 @@
 /*
  * stackmux: epoll_wait(), epoll_pwait() and epoll_pwait2() that park
  *
- * Part of fs/eventpoll.c, since it looks into struct eventpoll. The wait queue
- * entry and the timer of ep_poll() are in the park record; the entry leaves the
- * queue when it is woken, as there, so that the next event wakes the next waiter.
+ * The wait queue entry and the timer of ep_poll() are in the park record. The entry
+ * leaves the queue when it is woken, as there, so that the next event wakes the next
+ * waiter. When the wait has ended ep_poll() itself goes on.
+ *
+ * Copied from fs/eventpoll.c: how ep_poll() queues its entry and removes it after the
+ * sleep, and ep_autoremove_wake_function().
  */
-#include <asm/syscall.h>
+#include <linux/file.h>
+#include <linux/sched/signal.h>
+
+#include "../../fs/eventpoll.h"
 #include "stackmux.h"
-#include "ops.h"
+
+struct stackmux_epoll {
+	wait_queue_entry_t wait;
+	struct eventpoll *ep;
+	struct epoll_event __user *events;
+	int maxevents;
+	bool woken;
+	bool masked;		/* epoll_pwait(): the signal mask is to be restored */
+	struct stackmux_timer timeout;
+};
 
 static int stackmux_epoll_wake(struct wait_queue_entry *wait, unsigned int mode,
 			       int sync, void *key)
 {
-	struct task_struct *tsk = wait->private;
+	struct stackmux_epoll *e = container_of(wait, struct stackmux_epoll, wait);
 	int ret;
 
 	/*
 	 * A waiter that is awake already does not count: if it is being killed
-	 * it does not look for events, so the next one is woken, too.
+	 * it does not look for events, so the next one is woken, too. The store
+	 * pairs with stackmux_epoll_fired(), by the barriers of a wake-up.
 	 */
-	WRITE_ONCE(tsk->stackmux->epoll.woken, true);
+	WRITE_ONCE(e->woken, true);
 	ret = default_wake_function(wait, mode, sync, key);
-	/* Pairs with list_empty_careful() in __stackmux_epoll_resume(). */
+	/* Pairs with list_empty_careful() in stackmux_epoll_resume(). */
 	list_del_init_careful(&wait->entry);
 	return ret;
 }
 
-/* Queues the entry, unless there are events: then false. */
-static __always_inline bool stackmux_epoll_queue(struct eventpoll *ep, struct stackmux_record *rec)
+static bool stackmux_epoll_fired(struct stackmux_record *rec)
 {
-	struct stackmux_epoll *e = &rec->epoll;
+	struct stackmux_epoll *e = stackmux_private(rec, struct stackmux_epoll);
+
+	return READ_ONCE(e->woken) || stackmux_timer_fired(&e->timeout);
+}
+
+/* Queues the entry, unless there are events: then false. */
+static __always_inline bool stackmux_epoll_queue(struct stackmux_epoll *e,
+						 struct eventpoll *ep)
+{
 	bool eavail;
 
 	init_waitqueue_func_entry(&e->wait, stackmux_epoll_wake);
@@ -46,117 +69,109 @@ static __always_inline bool stackmux_epoll_queue(struct eventpoll *ep, struct st
 	return !eavail;
 }
 
-/**
- * stackmux_epoll_masked - restore the signal mask at the end of the wait
- *
- * For epoll_pwait() and epoll_pwait2(), after they have armed.
- * Return: STACKMUX_ARMED.
- */
-int stackmux_epoll_masked(void)
+/* Removes the entry: false if the wait is over, and no event is this waiter's. */
+static noinline bool stackmux_epoll_dequeue(struct stackmux_epoll *e, bool timed_out)
 {
-	current->stackmux->epoll.masked = true;
-	return STACKMUX_ARMED;
-}
-
-bool stackmux_epoll_fired(struct stackmux_record *rec)
-{
-	return READ_ONCE(rec->epoll.woken) ||
-	       stackmux_timer_fired(&rec->epoll.timeout);
-}
-
-/* The loop of ep_poll(), entered after its sleep */
-static bool __stackmux_epoll_resume(struct eventpoll *ep, struct stackmux_record *rec,
-				    int *res)
-{
-	struct stackmux_epoll *e = &rec->epoll;
-	bool timed_out = stackmux_timer_fired(&e->timeout);
+	struct eventpoll *ep = e->ep;
 	bool eavail = true;
 
-	if (!list_empty_careful(&e->wait.entry)) {
-		spin_lock_irq(&ep->lock);
-		/* Woken after the deadline: the event is this waiter's. */
-		if (timed_out)
-			eavail = list_empty(&e->wait.entry);
-		__remove_wait_queue(&ep->wq, &e->wait);
-		spin_unlock_irq(&ep->lock);
-	}
+	spin_lock_irq(&ep->lock);
+	/* Woken after the deadline: the event is this waiter's. */
+	if (timed_out)
+		eavail = list_empty(&e->wait.entry);
+	__remove_wait_queue(&ep->wq, &e->wait);
+	spin_unlock_irq(&ep->lock);
+	return eavail;
+}
 
-	do {
-		if (eavail) {
-			*res = ep_send_events(ep, e->events, e->maxevents);
-			if (*res)
-				return true;
-		}
-		*res = 0;
-		if (timed_out)
-			return true;
-		eavail = ep_busy_loop(ep, false);
-		if (eavail)
-			continue;
-		*res = -EINTR;
-		if (signal_pending(current))
-			return true;
-		eavail = !stackmux_epoll_queue(ep, rec);
-	} while (eavail);
-	return false;
+/* There was no event after all: waits again, or has the result. */
+static noinline int stackmux_epoll_again(struct stackmux_epoll *e)
+{
+	int res = STACKMUX_ARMED;
+
+	while (res == STACKMUX_ARMED && !stackmux_epoll_queue(e, e->ep))
+		res = ep_poll_parked(e->ep, e->events, e->maxevents, false);
+	return res;
+}
+
+static long stackmux_epoll_resume(struct stackmux_record *rec)
+{
+	struct stackmux_epoll *e = stackmux_private(rec, struct stackmux_epoll);
+	bool timed_out = stackmux_timer_fired(&e->timeout);
+	int res = 0;
+
+	/* Pairs with list_del_init_careful() in stackmux_epoll_wake(). */
+	if (likely(list_empty_careful(&e->wait.entry)) ||
+	    stackmux_epoll_dequeue(e, timed_out))
+		res = ep_poll_parked(e->ep, e->events, e->maxevents, timed_out);
+	if (unlikely(res == STACKMUX_ARMED)) {
+		res = stackmux_epoll_again(e);
+		if (res == STACKMUX_ARMED)
+			return STACKMUX_REARMED;
+	}
+	stackmux_timer_cancel(&e->timeout);
+	fput(e->ep->file);
+	if (e->masked)
+		restore_saved_sigmask_unless(res == -EINTR);
+	return res;
+}
+
+static const struct stackmux_op stackmux_epoll_op = {
+	.name	= "epoll",
+	.fired	= stackmux_epoll_fired,
+	.resume	= stackmux_epoll_resume,
+};
+
+/* No inline function, so that a wait without a deadline has fewer registers to save */
+static noinline void stackmux_epoll_timeout(struct stackmux_epoll *e, ktime_t to, u64 slack)
+{
+	stackmux_timer_start(&e->timeout, CLOCK_MONOTONIC, to, slack, HRTIMER_MODE_ABS);
 }
 
 /**
  * stackmux_epoll_wait - wait for events without a stack
  * @ep: where from; the caller holds a reference on its file
  * @events: user address that they go to
- * @maxevents: how many there is room for
+ * @maxevents: how many there is space for
  * @to: absolute deadline of CLOCK_MONOTONIC, or NULL
  * @slack: by how many ns the wake-up may be late
  *
  * Context: outermost level of a system call for which stackmux_may_park().
- * Return: the result; STACKMUX_ARMED; or STACKMUX_EPOLL_EVENTS.
+ * Return: true: armed; false: there are events to be looked for.
  */
-noinline int stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
-				 int maxevents, ktime_t *to, u64 slack)
+bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events,
+			 int maxevents, ktime_t *to, u64 slack)
 {
-	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_EPOLL);
-	struct stackmux_epoll *e = &rec->epoll;
-	int res;
+	struct stackmux_record *rec = current->stackmux;
+	struct stackmux_epoll *e = stackmux_private(rec, struct stackmux_epoll);
 
-	if (!stackmux_epoll_queue(ep, rec))
-		return STACKMUX_EPOLL_EVENTS;
-
-	e->file = ep->file;
+	e->ep = ep;
 	e->events = events;
 	e->maxevents = maxevents;
 	e->masked = false;
 	e->timeout.set = false;
 	if (to)
-		stackmux_timer_start(&e->timeout, CLOCK_MONOTONIC, *to, slack,
-				     HRTIMER_MODE_ABS);
-	stackmux_arm_at(rec, STACKMUX_OP_EPOLL, _RET_IP_);
-
-	while (stackmux_stay_armed(rec)) {
-		/* Woken, and nothing else */
-		if (list_empty_careful(&e->wait.entry) && !stackmux_timer_fired(&e->timeout))
-			res = STACKMUX_EPOLL_EVENTS;
-		else if (!__stackmux_epoll_resume(ep, rec, &res))
-			continue;
+		stackmux_epoll_timeout(e, *to, slack);
+	if (unlikely(!stackmux_epoll_queue(e, ep))) {
 		stackmux_timer_cancel(&e->timeout);
-		return res;
+		return false;
 	}
 	/* The call is about to give up its own reference. */
 	get_file(ep->file);
-	return STACKMUX_ARMED;
+	stackmux_arm(rec, &stackmux_epoll_op, _RET_IP_);
+	return true;
 }
 
-long stackmux_epoll_resume(struct stackmux_record *rec)
+/**
+ * stackmux_epoll_masked - restore the signal mask at the end of the wait
+ *
+ * For epoll_pwait() and epoll_pwait2(), after they have armed.
+ *
+ * Context: as stackmux_epoll_wait().
+ * Return: STACKMUX_ARMED.
+ */
+int stackmux_epoll_masked(void)
 {
-	struct stackmux_epoll *e = &rec->epoll;
-	int res;
-
-	if (!__stackmux_epoll_resume(e->file->private_data, rec, &res))
-		return STACKMUX_ARMED;
-
-	stackmux_timer_cancel(&e->timeout);
-	fput(e->file);
-	if (e->masked)
-		restore_saved_sigmask_unless(res == -EINTR);
-	return res;
+	stackmux_private(current->stackmux, struct stackmux_epoll)->masked = true;
+	return STACKMUX_ARMED;
 }

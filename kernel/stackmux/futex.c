@@ -10,8 +10,101 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "../futex/futex.h"
 #include "stackmux.h"
-#include "ops.h"
+
+/* FUTEX_WAIT, FUTEX_WAIT_BITSET, futex_wait() */
+struct stackmux_futex {
+	struct futex_q q;
+	struct stackmux_timer timeout;
+	u32 __user *uaddr;
+	u32 val;
+	u16 flags;
+	bool restartable;	/* a signal makes it go on with what time is left */
+};
+
+/* futex_waitv() */
+struct stackmux_futexv {
+	struct futex_vector *v;
+	unsigned int count;
+	struct stackmux_timer timeout;
+};
+
+/* Pairs with the release of lock_ptr in __futex_wake_mark(). */
+static bool stackmux_futex_fired(struct stackmux_record *rec)
+{
+	struct stackmux_futex *f = stackmux_private(rec, struct stackmux_futex);
+
+	return !READ_ONCE(f->q.lock_ptr) ||
+	       stackmux_timer_fired(&f->timeout);
+}
+
+/* The loop of __futex_wait(), entered where that one comes back from its sleep */
+static long __stackmux_futex_resume(struct stackmux_record *rec)
+{
+	struct stackmux_futex *f = stackmux_private(rec, struct stackmux_futex);
+	struct futex_hash_bucket *hb;
+	int ret;
+
+	/* A waker has unqueued it: woken, whatever else happened. */
+	if (!futex_unqueue(&f->q))
+		return 0;
+	if (stackmux_timer_fired(&f->timeout))
+		return -ETIMEDOUT;
+	if (signal_pending(current))
+		return -ERESTARTSYS;
+
+	ret = futex_wait_setup(f->uaddr, f->val, f->flags, &f->q, &hb);
+	if (ret)
+		return ret;
+	futex_queue(&f->q, hb, current);
+	return STACKMUX_REARMED;
+}
+
+static long stackmux_futex_set_restart(struct stackmux_futex *f)
+{
+	struct restart_block *restart = &current->restart_block;
+
+	restart->futex.uaddr = f->uaddr;
+	restart->futex.val = f->val;
+	restart->futex.time = hrtimer_get_softexpires(&f->timeout.sleeper.timer);
+	restart->futex.bitset = f->q.bitset;
+	restart->futex.flags = f->flags | FLAGS_HAS_TIMEOUT;
+	return set_restart_fn(restart, futex_wait_restart);
+}
+
+static long stackmux_futex_resume(struct stackmux_record *rec)
+{
+	struct stackmux_futex *f = stackmux_private(rec, struct stackmux_futex);
+	long ret = __stackmux_futex_resume(rec);
+
+	if (ret == STACKMUX_REARMED || !f->timeout.set)
+		return ret;
+
+	stackmux_timer_cancel(&f->timeout);
+	if (ret == -ERESTARTSYS && f->restartable)
+		ret = stackmux_futex_set_restart(f);
+	return ret;
+}
+
+/* Woken: nothing but the timer is left to take down. */
+static bool stackmux_futex_cancel(struct stackmux_record *rec)
+{
+	struct stackmux_futex *f = stackmux_private(rec, struct stackmux_futex);
+
+	/* Pairs with the release in __futex_wake_mark(). */
+	if (smp_load_acquire(&f->q.lock_ptr))
+		return false;
+	stackmux_timer_cancel(&f->timeout);
+	return true;
+}
+
+static const struct stackmux_op stackmux_futex_op = {
+	.name	= "futex",
+	.fired	= stackmux_futex_fired,
+	.resume	= stackmux_futex_resume,
+	.cancel	= stackmux_futex_cancel,
+};
 
 /**
  * stackmux_futex_wait - wait for a futex without a stack
@@ -32,20 +125,20 @@ int stackmux_futex_wait(u32 __user *uaddr, unsigned int flags, u32 val,
 			bool restartable)
 {
 	struct stackmux_record *rec = current->stackmux;
-	struct stackmux_futex *f = &rec->futex;
+	struct stackmux_futex *f = stackmux_private(rec, struct stackmux_futex);
 	struct futex_hash_bucket *hb;
 	int ret;
 
 	if (!bitset)
 		return -EINVAL;
 
-	/*
-	 * What is not set below or by futex_queue() is never changed by a wait
-	 * that is no requeue-PI, so one of the same kind leaves it as it found it.
-	 */
-	if (rec->op != &stackmux_ops[STACKMUX_OP_FUTEX])
-		f->q = futex_q_init;
+	/* As futex_q_init; futex_wait_setup() and futex_queue() set the rest. */
+	f->q.wake = futex_wake_mark;
+	f->q.pi_state = NULL;
+	f->q.rt_waiter = NULL;
+	f->q.requeue_pi_key = NULL;
 	f->q.bitset = bitset;
+	atomic_set(&f->q.requeue_state, 0);	/* Q_REQUEUE_PI_NONE */
 	f->uaddr = uaddr;
 	f->val = val;
 	f->flags = flags;
@@ -61,93 +154,60 @@ int stackmux_futex_wait(u32 __user *uaddr, unsigned int flags, u32 val,
 		stackmux_timer_start(&f->timeout, flags & FLAGS_CLOCKRT ?
 				     CLOCK_REALTIME : CLOCK_MONOTONIC,
 				     *abs_time, range_ns, HRTIMER_MODE_ABS);
-	stackmux_arm(STACKMUX_OP_FUTEX);
-	while (stackmux_stay_armed(rec)) {
-		ret = stackmux_futex_resume(rec);
-		if (ret != STACKMUX_ARMED)
-			return ret;
-	}
+	stackmux_arm(rec, &stackmux_futex_op, (unsigned long)futex_wait_queue);
 	return STACKMUX_ARMED;
 }
 
-/* Pairs with the release of lock_ptr in __futex_wake_mark(). */
-bool stackmux_futex_fired(struct stackmux_record *rec)
+static bool stackmux_futexv_fired(struct stackmux_record *rec)
 {
-	struct stackmux_futex *f = &rec->futex;
+	struct stackmux_futexv *f = stackmux_private(rec, struct stackmux_futexv);
+	unsigned int i;
 
-	return !READ_ONCE(f->q.lock_ptr) ||
-	       stackmux_timer_fired(&f->timeout);
+	if (stackmux_timer_fired(&f->timeout))
+		return true;
+	for (i = 0; i < f->count; i++)
+		if (!READ_ONCE(f->v[i].q.lock_ptr))
+			return true;
+	return false;
 }
 
-/* The loop of __futex_wait(), entered where that one comes back from its sleep */
-static long __stackmux_futex_resume(struct stackmux_record *rec)
+/* The loop of futex_wait_multiple(), entered after its sleep */
+static long __stackmux_futexv_resume(struct stackmux_record *rec)
 {
-	struct stackmux_futex *f = &rec->futex;
-	struct futex_hash_bucket *hb;
-	int ret;
+	struct stackmux_futexv *f = stackmux_private(rec, struct stackmux_futexv);
+	int ret, hint = 0;
 
-	/* A waker has unqueued it: woken, whatever else happened. */
-	if (!futex_unqueue(&f->q))
-		return 0;
+	ret = futex_unqueue_multiple(f->v, f->count);
+	if (ret >= 0)
+		return ret;
 	if (stackmux_timer_fired(&f->timeout))
 		return -ETIMEDOUT;
 	if (signal_pending(current))
 		return -ERESTARTSYS;
-
-	ret = futex_wait_setup(f->uaddr, f->val, f->flags, &f->q, &hb);
+	ret = futex_wait_multiple_setup(f->v, f->count, &hint);
 	if (ret)
-		return ret;
-	futex_queue(&f->q, hb, current);
-	return STACKMUX_ARMED;
+		return ret > 0 ? hint : ret;
+	__set_current_state(TASK_RUNNING);
+	return STACKMUX_REARMED;
 }
 
-/* As futex_wait_restart() does for a wait on the stack */
-static long stackmux_futex_restart(struct restart_block *restart)
+static long stackmux_futexv_resume(struct stackmux_record *rec)
 {
-	ktime_t time = restart->futex.time;
+	struct stackmux_futexv *f = stackmux_private(rec, struct stackmux_futexv);
+	long ret = __stackmux_futexv_resume(rec);
 
-	restart->fn = do_no_restart_syscall;
-	return futex_wait(restart->futex.uaddr, restart->futex.flags,
-			  restart->futex.val, &time, restart->futex.bitset);
-}
-
-static long stackmux_futex_set_restart(struct stackmux_futex *f)
-{
-	struct restart_block *restart = &current->restart_block;
-
-	restart->futex.uaddr = f->uaddr;
-	restart->futex.val = f->val;
-	restart->futex.time = hrtimer_get_softexpires(&f->timeout.sleeper.timer);
-	restart->futex.bitset = f->q.bitset;
-	restart->futex.flags = f->flags | FLAGS_HAS_TIMEOUT;
-	return set_restart_fn(restart, stackmux_futex_restart);
-}
-
-long stackmux_futex_resume(struct stackmux_record *rec)
-{
-	struct stackmux_futex *f = &rec->futex;
-	long ret = __stackmux_futex_resume(rec);
-
-	if (ret == STACKMUX_ARMED || !f->timeout.set)
-		return ret;
-
-	stackmux_timer_cancel(&f->timeout);
-	if (ret == -ERESTARTSYS && f->restartable)
-		ret = stackmux_futex_set_restart(f);
+	if (ret != STACKMUX_REARMED) {
+		stackmux_timer_cancel(&f->timeout);
+		kfree(f->v);
+	}
 	return ret;
 }
 
-/* Woken: nothing but the timer is left to take down. */
-bool stackmux_futex_give_up(struct stackmux_record *rec)
-{
-	struct stackmux_futex *f = &rec->futex;
-
-	/* Pairs with the release in __futex_wake_mark(). */
-	if (smp_load_acquire(&f->q.lock_ptr))
-		return false;
-	stackmux_timer_cancel(&f->timeout);
-	return true;
-}
+static const struct stackmux_op stackmux_futexv_op = {
+	.name	= "futex_waitv",
+	.fired	= stackmux_futexv_fired,
+	.resume	= stackmux_futexv_resume,
+};
 
 /**
  * stackmux_futex_waitv - wait for several futexes without a stack
@@ -161,7 +221,7 @@ bool stackmux_futex_give_up(struct stackmux_record *rec)
 int stackmux_futex_waitv(struct futex_vector **v, unsigned int count,
 			 struct hrtimer_sleeper *timeout)
 {
-	struct stackmux_futexv *f = &current->stackmux->futexv;
+	struct stackmux_futexv *f = stackmux_private(current->stackmux, struct stackmux_futexv);
 	int ret, hint = 0;
 
 	ret = futex_wait_multiple_setup(*v, count, &hint);
@@ -178,51 +238,7 @@ int stackmux_futex_waitv(struct futex_vector **v, unsigned int count,
 				     hrtimer_get_softexpires(&timeout->timer), 0,
 				     HRTIMER_MODE_ABS);
 	*v = NULL;
-	stackmux_arm(STACKMUX_OP_FUTEXV);
+	stackmux_arm(current->stackmux, &stackmux_futexv_op,
+		     (unsigned long)futex_wait_multiple);
 	return STACKMUX_ARMED;
-}
-
-bool stackmux_futexv_fired(struct stackmux_record *rec)
-{
-	struct stackmux_futexv *f = &rec->futexv;
-	unsigned int i;
-
-	if (stackmux_timer_fired(&f->timeout))
-		return true;
-	for (i = 0; i < f->count; i++)
-		if (!READ_ONCE(f->v[i].q.lock_ptr))
-			return true;
-	return false;
-}
-
-/* The loop of futex_wait_multiple(), entered after its sleep */
-static long __stackmux_futexv_resume(struct stackmux_record *rec)
-{
-	struct stackmux_futexv *f = &rec->futexv;
-	int ret, hint = 0;
-
-	ret = futex_unqueue_multiple(f->v, f->count);
-	if (ret >= 0)
-		return ret;
-	if (stackmux_timer_fired(&f->timeout))
-		return -ETIMEDOUT;
-	if (signal_pending(current))
-		return -ERESTARTSYS;
-	ret = futex_wait_multiple_setup(f->v, f->count, &hint);
-	if (ret)
-		return ret > 0 ? hint : ret;
-	__set_current_state(TASK_RUNNING);
-	return STACKMUX_ARMED;
-}
-
-long stackmux_futexv_resume(struct stackmux_record *rec)
-{
-	struct stackmux_futexv *f = &rec->futexv;
-	long ret = __stackmux_futexv_resume(rec);
-
-	if (ret != STACKMUX_ARMED) {
-		stackmux_timer_cancel(&f->timeout);
-		kfree(f->v);
-	}
-	return ret;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: what /proc, SysRq and prctl() say of parked tasks
+ * stackmux: parked tasks as /proc, SysRq and prctl() show them
  *
  * The same as of a task that blocks in the same call, as far as there is
  * something to say: its registers and where it waits are in its record.
@@ -28,11 +28,10 @@ static struct stackmux_record *stackmux_parked(struct task_struct *tsk)
 	if (!rec || !READ_ONCE(rec->op))
 		return NULL;
 	/* Pairs with smp_store_release() in stackmux_take(). */
-	switch (smp_load_acquire(&tsk->stackmux_state)) {
-	case STACKMUX_LINGERS:
-	case STACKMUX_STAYS:
-	case STACKMUX_KEPT:
-	case STACKMUX_GONE:
+	switch (smp_load_acquire(&tsk->stackmux_stack)) {
+	case STACKMUX_LINGERING:
+	case STACKMUX_PINNED:
+	case STACKMUX_PARKED:
 		return rec;
 	default:
 		return NULL;
@@ -47,7 +46,7 @@ static bool stackmux_in_syscall(struct stackmux_record *rec)
 
 static bool stackmux_has_stack(struct task_struct *tsk)
 {
-	return READ_ONCE(tsk->stackmux_state) != STACKMUX_GONE;
+	return READ_ONCE(tsk->stackmux_stack) != STACKMUX_PARKED;
 }
 
 /**
@@ -93,7 +92,7 @@ unsigned int stackmux_stack_trace(struct task_struct *tsk, unsigned long *entrie
 {
 	unsigned long wchan = stackmux_wchan(tsk);
 
-	if (!wchan || !size || READ_ONCE(tsk->stackmux_state) == STACKMUX_KEPT)
+	if (!wchan || !size || READ_ONCE(tsk->stackmux_stack) == STACKMUX_PINNED)
 		return 0;
 	entries[0] = wchan;
 	if (size == 1 || !stackmux_in_syscall(tsk->stackmux))
@@ -134,15 +133,15 @@ void stackmux_show_task(struct task_struct *tsk)
 /* Why a task does not park though its process does; NULL: it does */
 static const char *stackmux_excluded(struct task_struct *tsk)
 {
-	if (READ_ONCE(tsk->stackmux_keep))
-		return "thread";
+	if (READ_ONCE(tsk->stackmux_optout))
+		return "optout";
 	if (READ_ONCE(tsk->ptrace))
 		return "traced";
 	if (rt_or_dl_prio(tsk->normal_prio))
 		return "realtime";
 	if (arch_stackmux_compat(tsk))
 		return "compat";
-	if (READ_ONCE(tsk->flags) & STACKMUX_PF_KEEP)
+	if (READ_ONCE(tsk->flags) & STACKMUX_PF_EXCLUDED)
 		return "kernel";
 	return NULL;
 }
@@ -157,16 +156,15 @@ void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk)
 	const char *why;
 
 	seq_puts(m, "Stackmux:\t");
-	switch (READ_ONCE(tsk->stackmux_state)) {
-	case STACKMUX_GONE:
+	switch (READ_ONCE(tsk->stackmux_stack)) {
+	case STACKMUX_PARKED:
 		seq_puts(m, "parked\n");
 		return;
-	case STACKMUX_LINGERS:
-	case STACKMUX_STAYS:
+	case STACKMUX_LINGERING:
 		seq_puts(m, "lingering\n");
 		return;
-	case STACKMUX_KEPT:
-		seq_puts(m, "kept\n");
+	case STACKMUX_PINNED:
+		seq_puts(m, "pinned\n");
 		return;
 	}
 	if (!stackmux_wanted(tsk)) {
@@ -176,6 +174,8 @@ void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk)
 	why = stackmux_excluded(tsk);
 	if (why)
 		seq_printf(m, "excluded %s\n", why);
+	else if (READ_ONCE(tsk->stackmux_stack) == STACKMUX_IN_PLACE)
+		seq_puts(m, "in place\n");
 	else
 		seq_puts(m, "ready\n");
 }
@@ -205,16 +205,15 @@ long stackmux_process_stats(struct stackmux_stats __user *to, size_t size)
 		stats.threads++;
 		if (READ_ONCE(t->stackmux))
 			stats.records++;
-		switch (READ_ONCE(t->stackmux_state)) {
-		case STACKMUX_GONE:
+		switch (READ_ONCE(t->stackmux_stack)) {
+		case STACKMUX_PARKED:
 			stats.parked++;
 			break;
-		case STACKMUX_LINGERS:
-		case STACKMUX_STAYS:
+		case STACKMUX_LINGERING:
 			stats.lingering++;
 			break;
-		case STACKMUX_KEPT:
-			stats.kept++;
+		case STACKMUX_PINNED:
+			stats.pinned++;
 			break;
 		default:
 			if (stackmux_wanted(t) && stackmux_excluded(t))

@@ -5,221 +5,34 @@
  * Per-CPU caches over per-node lists. A CPU takes from and gives to its cache
  * with interrupts off, under a run-queue lock as a rule; batches go between the
  * cache and the list of the CPU's node, so stacks that pile up where threads
- * park flow to where threads are cloned. Allocating and freeing is the refill
- * workers' business, and clone()'s.
- *
- * A stack that the pool owns carries VM_STACKMUX in its vm_struct. It counts
- * as KernelStack from its creation to its end, idle or not. It stays charged to
- * the memory cgroup of the task that used it last, through an obj_cgroup, which
- * does not keep a dead cgroup alive; when it changes address space the next user
- * re-charges it.
+ * park flow to where threads are cloned. So nothing here may wake a task: a worker,
+ * which allocates and frees, is poked by irq_work.
  */
-#include <linux/cpuhotplug.h>
-#include <linux/kasan.h>
-#include <linux/magic.h>
-#include <linux/memcontrol.h>
-#include <linux/sched/task_stack.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
-#include <linux/string.h>
 #include <linux/topology.h>
-#include <linux/vmalloc.h>
-#include <linux/vmstat.h>
-#include <asm/stackmux.h>
 
 #include "stackmux.h"
-
-#define STACKMUX_PAGES		(THREAD_SIZE / PAGE_SIZE)
 
 DEFINE_PER_CPU(struct stackmux_cpu, stackmux_cpu);
 struct stackmux_node *stackmux_nodes;
 
-/* In stacks; writable in debugfs. */
+/* In stacks; writable in sysfs. */
 unsigned int stackmux_percpu_max __read_mostly = 2 * STACKMUX_BATCH;
 unsigned int stackmux_node_max __read_mostly;
 unsigned int stackmux_node_low __read_mostly = STACKMUX_BATCH;
 
 static int __init stackmux_pool_tune(void)
 {
-	stackmux_node_max = 4 * STACKMUX_BATCH * num_possible_cpus();
+	stackmux_node_max = min(4 * STACKMUX_BATCH * num_possible_cpus(), 65536U);
 	return 0;
 }
 core_initcall(stackmux_pool_tune);
-
-atomic_long_t stackmux_nr_stacks = ATOMIC_LONG_INIT(0);
-atomic_long_t stackmux_max_stacks = ATOMIC_LONG_INIT(0);
-
-static void stackmux_account(struct vm_struct *vm, int sign)
-{
-	unsigned int i;
-
-	for (i = 0; i < STACKMUX_PAGES; i++)
-		mod_lruvec_page_state(vm->pages[i], NR_KERNEL_STACK_KB,
-				      sign * (int)(PAGE_SIZE / 1024));
-}
-
-static void stackmux_count_stack(void)
-{
-	long nr = atomic_long_inc_return(&stackmux_nr_stacks);
-	long max = atomic_long_read(&stackmux_max_stacks);
-
-	while (nr > max && !atomic_long_try_cmpxchg(&stackmux_max_stacks, &max, nr))
-		;
-}
-
-#ifdef CONFIG_MEMCG
-/**
- * stackmux_charged_to_current - is the stack charged to whom it should be?
- * @vm: a pool stack that current owns
- *
- * Context: process context.
- */
-bool stackmux_charged_to_current(struct vm_struct *vm)
-{
-	struct folio *folio = page_folio(vm->pages[0]);
-	struct obj_cgroup *objcg = NULL;
-
-	if (!memcg_kmem_online())
-		return true;
-	if (folio_memcg_kmem(folio))
-		objcg = __folio_objcg(folio);
-	return objcg == current_obj_cgroup();
-}
-#else
-bool stackmux_charged_to_current(struct vm_struct *vm)
-{
-	return true;
-}
-#endif
-
-/**
- * stackmux_recharge - charge a stack to the memory cgroup of current
- * @vm: a pool stack that current owns
- * @gfp: how hard to try
- *
- * Context: process context.
- * Return: 0, or -ENOMEM with the stack charged to nobody.
- */
-int stackmux_recharge(struct vm_struct *vm, gfp_t gfp)
-{
-	unsigned int i;
-	int ret = 0;
-
-	stackmux_account(vm, -1);
-	for (i = 0; i < STACKMUX_PAGES; i++)
-		memcg_kmem_uncharge_page(vm->pages[i], 0);
-
-	for (i = 0; i < STACKMUX_PAGES; i++) {
-		ret = memcg_kmem_charge_page(vm->pages[i], gfp, 0);
-		if (ret)
-			break;
-	}
-	if (ret)
-		while (i--)
-			memcg_kmem_uncharge_page(vm->pages[i], 0);
-	stackmux_account(vm, 1);
-	return ret;
-}
-
-#ifdef CONFIG_STACKMUX_DEBUG
-#define STACKMUX_POISON		0x5a
-
-/* Nothing on an idle stack may matter to anybody: make a mess of it. */
-void stackmux_stack_poison(struct stackmux_stack *s)
-{
-	WARN_ON_ONCE(s->end_magic != STACK_END_MAGIC);
-	memset(s + 1, STACKMUX_POISON, THREAD_SIZE - sizeof(*s));
-}
-
-/* Has anybody written to it since? It is about to be handed out. */
-void stackmux_stack_check(struct stackmux_stack *s)
-{
-	int fill = s->mm_id == STACKMUX_MM_CLEAN ? 0 : STACKMUX_POISON;
-
-	WARN_ONCE(s->end_magic != STACK_END_MAGIC,
-		  "stackmux: end of stack overwritten\n");
-	WARN_ONCE(memchr_inv(s + 1, fill, THREAD_SIZE - sizeof(*s)),
-		  "stackmux: somebody wrote to an idle stack\n");
-}
-#endif
-
-/**
- * stackmux_stack_create - allocate a stack
- * @nid: preferred memory node
- * @gfp: how hard to try
- *
- * Context: process context.
- * Return: a stack full of zeroes, charged to nobody, or NULL.
- */
-struct stackmux_stack *stackmux_stack_create(int nid, gfp_t gfp)
-{
-	struct stackmux_stack *s;
-	struct vm_struct *vm;
-	void *addr;
-
-	addr = __vmalloc_node_range(THREAD_SIZE, THREAD_ALIGN,
-				    VMALLOC_START, VMALLOC_END,
-				    gfp | __GFP_ZERO, PAGE_KERNEL, 0, nid,
-				    __builtin_return_address(0));
-	if (!addr)
-		return NULL;
-
-	vm = find_vm_area(addr);
-	vm->flags |= VM_STACKMUX;
-	stackmux_account(vm, 1);
-	stackmux_count_stack();
-
-	s = kasan_reset_tag(addr);
-	s->end_magic = STACK_END_MAGIC;
-	s->vm = vm;
-	s->mm_id = STACKMUX_MM_CLEAN;
-	return s;
-}
-
-/**
- * stackmux_stack_destroy - free an idle stack
- * @s: the stack, in no cache and no list
- *
- * Context: process context.
- */
-void stackmux_stack_destroy(struct stackmux_stack *s)
-{
-	struct vm_struct *vm = s->vm;
-	unsigned int i;
-
-	stackmux_stack_check(s);
-	stackmux_account(vm, -1);
-	for (i = 0; i < STACKMUX_PAGES; i++)
-		memcg_kmem_uncharge_page(vm->pages[i], 0);
-	atomic_long_dec(&stackmux_nr_stacks);
-	vfree(vm->addr);
-}
-
-/**
- * stackmux_stack_adopt - make the pool the owner of a task's classic stack
- * @tsk: current
- *
- * Such a stack is accounted and charged exactly as the pool does it.
- */
-void stackmux_stack_adopt(struct task_struct *tsk)
-{
-	struct vm_struct *vm = task_stack_vm_area(tsk);
-
-	if (vm->flags & VM_STACKMUX)
-		return;
-	vm->flags |= VM_STACKMUX;
-	stackmux_count_stack();
-}
 
 /* Wakes this CPU's worker as soon as interrupts are enabled. */
 static void stackmux_poke(struct stackmux_cpu *sc)
 {
 	irq_work_queue(&sc->poke);
-}
-
-static void stackmux_poke_fn(struct irq_work *work)
-{
-	stackmux_refill_wake();
 }
 
 /* Moves up to @nr stacks from a node's list to @head; returns how many. */
@@ -408,28 +221,16 @@ unsigned long stackmux_shrink(unsigned long nr)
 	return freed;
 }
 
-static void stackmux_flush_cpu(void *unused)
+/* Gives all stacks of a CPU's cache to the node list. Interrupts off. */
+void stackmux_pool_flush_cpu(struct stackmux_cpu *sc)
 {
-	struct stackmux_cpu *sc = this_cpu_ptr(&stackmux_cpu);
 	struct stackmux_stack *s;
 
-	stackmux_take_last(sc);
 	while ((s = sc->idle)) {
 		sc->idle = s->next;
 		sc->nr_idle--;
 		stackmux_node_put(&stackmux_nodes[numa_mem_id()], 1, s, s);
 	}
-}
-
-/**
- * stackmux_flush - give the stacks that CPUs cache, or that linger there, to the
- *		    node lists
- *
- * Context: process context.
- */
-void stackmux_flush(void)
-{
-	on_each_cpu(stackmux_flush_cpu, NULL, 1);
 }
 
 static unsigned long stackmux_shrinker_count(struct shrinker *shrinker,
@@ -445,90 +246,13 @@ static unsigned long stackmux_shrinker_scan(struct shrinker *shrinker,
 }
 
 /**
- * stackmux_alloc_stack - give a new task of a parking process a pool stack
- * @tsk: the new task
- * @node: where its memory should be
+ * stackmux_reserve_fill - give a CPU its reserve stacks
+ * @cpu: the CPU, which is not online yet
  *
- * A parking process clones threads that are going to park, so stacks that the
- * earlier ones gave back serve the later ones and vmalloc() is not called.
- * What the address space's other threads left on a stack stays; see
- * stackmux_new_task() for the rest.
- *
- * Return: 0; -ENOMEM; or -EAGAIN if current is no parking process: the caller
- *	   goes on in the classic way.
+ * Context: process context.
+ * Return: 0 or -ENOMEM; the CPU must not come online then.
  */
-int stackmux_alloc_stack(struct task_struct *tsk, int node)
-{
-	struct stackmux_stack *s;
-	unsigned long flags;
-
-	if (!static_branch_unlikely(&stackmux_key) || !stackmux_wanted(current))
-		return -EAGAIN;
-
-	local_irq_save(flags);
-	s = stackmux_pool_get_for(arch_stackmux_mm_id(current->mm));
-	local_irq_restore(flags);
-	if (!s)
-		s = stackmux_stack_create(node, GFP_KERNEL);
-	if (!s)
-		return -ENOMEM;
-
-	if (!stackmux_charged_to_current(s->vm) &&
-	    stackmux_recharge(s->vm, GFP_KERNEL)) {
-		local_irq_save(flags);
-		stackmux_pool_put(s);
-		local_irq_restore(flags);
-		return -ENOMEM;
-	}
-	stackmux_count(STACKMUX_CLONES);
-	tsk->stack_vm_area = s->vm;
-	tsk->stack = s;
-	return 0;
-}
-
-/**
- * stackmux_new_task - make a new task's stack fit for it
- * @tsk: the task, not yet visible to anybody
- * @clone_flags: of its clone()
- *
- * What the threads of one address space leave on a stack may meet another
- * thread of it, but nobody else: not even a child that got a copy.
- */
-void stackmux_new_task(struct task_struct *tsk, u64 clone_flags)
-{
-	struct stackmux_stack *s;
-
-	if (!static_branch_unlikely(&stackmux_key) || !stackmux_owns_stack(tsk))
-		return;
-	s = tsk->stack;
-	if (s->mm_id == STACKMUX_MM_CLEAN)
-		return;
-	if (!(clone_flags & CLONE_VM) ||
-	    s->mm_id != arch_stackmux_mm_id(current->mm))
-		memset(s + 1, 0, THREAD_SIZE - sizeof(*s));
-}
-
-/**
- * stackmux_free_stack - take the stack of a dead task into the pool
- * @tsk: the task, whose stack stackmux_owns_stack()
- *
- * Context: any but under a run-queue lock.
- */
-void stackmux_free_stack(struct task_struct *tsk)
-{
-	struct stackmux_record *rec = tsk->stackmux;
-	struct stackmux_stack *s;
-	unsigned long flags;
-
-	local_irq_save(flags);
-	s = stackmux_stack_idle(tsk->stack_vm_area,
-				rec ? rec->mm_id : STACKMUX_MM_UNKNOWN);
-	stackmux_pool_put(s);
-	local_irq_restore(flags);
-}
-
-/* A CPU without its reserves must not come online: a wake could not be served. */
-static int stackmux_cpu_prepare(unsigned int cpu)
+int stackmux_reserve_fill(unsigned int cpu)
 {
 	struct stackmux_cpu *sc = per_cpu_ptr(&stackmux_cpu, cpu);
 	int i;
@@ -537,26 +261,24 @@ static int stackmux_cpu_prepare(unsigned int cpu)
 		if (sc->reserve[i])
 			continue;
 		sc->reserve[i] = stackmux_stack_create(cpu_to_node(cpu), GFP_KERNEL);
-		if (!sc->reserve[i]) {
-			pr_err("stackmux: no memory for the reserve stacks of CPU %u\n",
-			       cpu);
+		if (!sc->reserve[i])
 			return -ENOMEM;
-		}
 	}
 	return 0;
 }
 
-/* The CPU is gone: nobody else uses its cache. */
-static int stackmux_cpu_dead(unsigned int cpu)
+/**
+ * stackmux_pool_drain_cpu - free the stacks of a CPU
+ * @cpu: the CPU, which is offline, so nothing else uses its cache
+ *
+ * Context: process context.
+ */
+void stackmux_pool_drain_cpu(unsigned int cpu)
 {
 	struct stackmux_cpu *sc = per_cpu_ptr(&stackmux_cpu, cpu);
 	struct stackmux_stack *s;
 	int i;
 
-	local_irq_disable();
-	stackmux_take_last(sc);
-	local_irq_enable();
-	stackmux_refill_dead(cpu);
 	while ((s = sc->idle)) {
 		sc->idle = s->next;
 		sc->nr_idle--;
@@ -567,19 +289,18 @@ static int stackmux_cpu_dead(unsigned int cpu)
 			stackmux_stack_destroy(sc->reserve[i]);
 		sc->reserve[i] = NULL;
 	}
-	return 0;
 }
 
 /**
  * stackmux_pool_init - make the pool ready, when the first process asks for it
+ * @poke: called in interrupt context when a list is too long or too short
  *
  * Context: process context, under the start mutex.
  * Return: 0 or an error; may be called again after an error.
  */
-int stackmux_pool_init(void)
+int stackmux_pool_init(void (*poke)(struct irq_work *work))
 {
 	static struct shrinker *shrinker;
-	static int hotplug_state;
 	int cpu, nid;
 
 	if (!stackmux_nodes) {
@@ -590,12 +311,8 @@ int stackmux_pool_init(void)
 			return -ENOMEM;
 		for_each_node(nid)
 			raw_spin_lock_init(&nodes[nid].lock);
-		for_each_possible_cpu(cpu) {
-			init_irq_work(&per_cpu(stackmux_cpu.poke, cpu),
-				      stackmux_poke_fn);
-			init_irq_work(&per_cpu(stackmux_cpu.eviction, cpu),
-				      stackmux_evict_fn);
-		}
+		for_each_possible_cpu(cpu)
+			init_irq_work(&per_cpu(stackmux_cpu.poke, cpu), poke);
 		stackmux_nodes = nodes;
 	}
 	if (!shrinker) {
@@ -606,10 +323,5 @@ int stackmux_pool_init(void)
 		shrinker->scan_objects = stackmux_shrinker_scan;
 		shrinker_register(shrinker);
 	}
-	if (hotplug_state <= 0)
-		hotplug_state = cpuhp_setup_state(CPUHP_BP_PREPARE_DYN,
-						  "stackmux:prepare",
-						  stackmux_cpu_prepare,
-						  stackmux_cpu_dead);
-	return min(hotplug_state, 0);
+	return 0;
 }

@@ -246,14 +246,6 @@ static void test_reserves(struct kunit *test)
 			KUNIT_EXPECT_NOT_NULL(test, per_cpu(stackmux_cpu.reserve[i], cpu));
 }
 
-static void test_record_size(struct kunit *test)
-{
-	/* Lockdep and friends make futex_q and timers larger. */
-	if (IS_ENABLED(CONFIG_PROVE_LOCKING) || IS_ENABLED(CONFIG_DEBUG_OBJECTS))
-		kunit_skip(test, "debug options make the record larger");
-	KUNIT_EXPECT_LE(test, sizeof(struct stackmux_record), 448UL);
-}
-
 static struct kunit_case pool_test_cases[] = {
 	KUNIT_CASE(test_create_is_clean),
 	KUNIT_CASE(test_last_in_first_out),
@@ -262,7 +254,6 @@ static struct kunit_case pool_test_cases[] = {
 	KUNIT_CASE(test_overflow_to_node),
 	KUNIT_CASE(test_shrink),
 	KUNIT_CASE(test_reserves),
-	KUNIT_CASE(test_record_size),
 	{}
 };
 

@@ -8,29 +8,8 @@
  *  - grants stacks to tasks that were woken when this CPU had none;
  *  - fills the node lists up to node_low, and trims them down to node_max.
  *
- * It has to run at once. While a CPU has no stacks it can do nothing with a parked
- * task that it switches to but put it off, and the next one after it: a whole herd
- * of them, if the worker has to wait for its fair share behind them, or on another
- * CPU for one that is in the kernel and cannot be preempted, because it is waking
- * just this herd. So each CPU has a worker, of a real-time class.
- *
- * A starving task in two columns. It came in on a reserve stack of its CPU, so
- * preemption is off until it has left it again:
- *
- *	task					worker of this CPU
- *	set_special_state(TASK_PARKED)
- *	stackmux_state = STARVING
- *	llist_add(starving)			llist_del_all(starving)
- *	wake_up_process(worker)			wait until on_cpu == 0
- *	schedule(): off the reserve		  (pairs with finish_task())
- *	finish_task(): on_cpu = 0		granted = stack
- *						wake_up_state(TASK_PARKED)
- *	context_switch(): takes granted
- *
- * Nothing but a worker wakes TASK_PARKED of a user task, so a second wake
- * source, a signal or the freezer cannot bring it back before its stack is
- * there. The special state is set under pi_lock, so a wake-up that is still
- * under way for the earlier state cannot overwrite it.
+ * It has to run at once: a CPU without stacks can only put off the parked tasks that
+ * it switches to. So each CPU has a worker, of a real-time class.
  */
 #include <linux/kthread.h>
 #include <linux/sched/mm.h>
@@ -40,6 +19,34 @@
 #include <trace/events/stackmux.h>
 
 #include "stackmux.h"
+
+/**
+ * DOC: no stack at a wake-up
+ *
+ * Each CPU has two reserve stacks. If its cache and the node lists are empty, a woken
+ * task is switched in on a reserve, queues itself for the refill worker of the CPU and
+ * switches away again. There are two, since the switch from one starving task to the
+ * next is complete only after the second has got its stack. Preemption is off until the
+ * task has left the reserve::
+ *
+ *	task					worker of this CPU
+ *	set_special_state(TASK_PARKED)
+ *	stackmux_leave = LEAVE_RESERVE
+ *	llist_add(starving)			llist_del_all(starving)
+ *	wake_up_process(worker)			wait until on_cpu == 0
+ *	schedule(): off the reserve		  (pairs with finish_task())
+ *	finish_task(): on_cpu = 0		granted = stack
+ *						wake_up_state(TASK_PARKED)
+ *	context_switch(): takes granted
+ *
+ * Nothing but a worker wakes ``TASK_PARKED`` of a user task, so a second wake
+ * source, a signal or the freezer cannot bring it back before its stack is
+ * there. The special state is set under pi_lock, so a wake-up that is still
+ * under way for the earlier state cannot overwrite it.
+ *
+ * The worker grants only a few stacks at a time. Otherwise each task of a woken herd
+ * would get a stack before the first of them has run.
+ */
 
 /* Of stacks that tasks have not yet gone on with: see @grants. */
 #define STACKMUX_MAX_GRANTS	4
@@ -104,14 +111,14 @@ void stackmux_starve(struct stackmux_record *rec)
 	stackmux_count(STACKMUX_STARVATIONS);
 	trace_stackmux_starve(current);
 	set_special_state(TASK_PARKED);
-	current->stackmux_state = STACKMUX_STARVING;
+	current->stackmux_leave = STACKMUX_LEAVE_RESERVE;
 	stackmux_add_starving(rec);
 	for (;;) {
 		schedule_park();
 		if (!WARN_ON_ONCE(rec->on_reserve))
 			break;
 		set_special_state(TASK_PARKED);
-		current->stackmux_state = STACKMUX_STARVING;
+		current->stackmux_leave = STACKMUX_LEAVE_RESERVE;
 	}
 }
 

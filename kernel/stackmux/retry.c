@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: threads that look themselves at what they have waited for
+ * stackmux: user code that re-checks the condition itself
  *
  * When a wait is over, the kernel looks at its condition on behalf of the
- * thread. A thread that is going to do that anyway can register code for it
- * with prctl(PR_STACKMUX_RETRY). The wait is only taken down then, and the
- * thread goes on there; it enters the kernel again only when it has to.
+ * thread. A thread that does so anyway can register code for it with
+ * prctl(PR_STACKMUX_RETRY). The wait is only taken down then, and the thread
+ * goes on there; it enters the kernel again only when it has to.
  *
- * Whatever is not a plain wake-up (a time-out, a signal, somebody who looks at
- * the exits of system calls) is left to the kernel, so that its result is right.
+ * Whatever is not a plain wake-up (a time-out, a signal, a tracer of the exits of
+ * system calls) is left to the kernel, so that its result is right.
  */
 #include <linux/entry-common.h>
 #include <linux/overflow.h>
@@ -89,12 +89,12 @@ bool __stackmux_retry(struct stackmux_record *rec, struct pt_regs *regs)
 {
 	const struct stackmux_retry *r = rec->retry;
 
-	if (instruction_pointer(regs) - r->start >= r->length || !rec->op->give_up)
+	if (instruction_pointer(regs) - r->start >= r->length || !rec->op->cancel)
 		return false;
 	if (signal_pending(current) ||
 	    READ_ONCE(current_thread_info()->syscall_work) & SYSCALL_WORK_EXIT)
 		return false;
-	if (!rec->op->give_up(rec))
+	if (!rec->op->cancel(rec))
 		return false;
 	stackmux_count(STACKMUX_RETRIES);
 	syscall_set_return_value(current, regs, 0, STACKMUX_RETRY_WOKEN);

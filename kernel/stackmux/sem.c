@@ -2,21 +2,87 @@
 /*
  * stackmux: semop() and semtimedop() that park
  *
- * Part of ipc/sem.c. The sem_queue and the timer are in the park record, and the
- * operations, too, if they are few.
+ * The sem_queue and the timer are in the park record, and the operations, too, if they
+ * are few.
  *
  * As in __do_semtimedop() no reference on the array is held: as long as the
  * status is -EINTR it exists, since it is not destroyed before each sleeper has
  * got another one, and not freed before an RCU grace period after that.
+ *
+ * Copied from ipc/sem.c: the loop and the end of __do_semtimedop().
  */
-#include "../kernel/stackmux/stackmux.h"
-#include "../kernel/stackmux/ops.h"
+#include <linux/msg.h>
+#include <linux/sched/signal.h>
+#include <linux/sem.h>
+#include <linux/slab.h>
+
+#include "../../ipc/sem.h"
+#include "../../ipc/util.h"
+#include "stackmux.h"
 
 struct stackmux_sem {
 	struct sem_queue queue;
 	struct sem_array *sma;
 	struct stackmux_timer timeout;
 	struct sembuf few[2];
+};
+
+/* Pairs with smp_store_release() in wake_up_sem_queue_prepare(). */
+static bool stackmux_sem_fired(struct stackmux_record *rec)
+{
+	struct stackmux_sem *s = stackmux_private(rec, struct stackmux_sem);
+
+	return READ_ONCE(s->queue.status) != -EINTR ||
+	       stackmux_timer_fired(&s->timeout);
+}
+
+/* How the wait has ended: STACKMUX_REARMED if it goes on */
+static long stackmux_sem_status(struct stackmux_sem *s)
+{
+	bool timed_out = stackmux_timer_fired(&s->timeout);
+	struct sem_queue *queue = &s->queue;
+	int locknum;
+	long error;
+
+	guard(rcu)();
+	error = READ_ONCE(queue->status);
+	if (error != -EINTR) {
+		/* see SEM_BARRIER_2 for purpose/pairing */
+		smp_acquire__after_ctrl_dep();
+		return error;
+	}
+
+	locknum = sem_lock(s->sma, queue->sops, queue->nsops);
+	error = READ_ONCE(queue->status);
+	if (error == -EINTR && ipc_valid_object(&s->sma->sem_perm)) {
+		if (timed_out)
+			error = -EAGAIN;
+		if (timed_out || signal_pending(current))
+			unlink_queue(s->sma, queue);
+		else
+			error = STACKMUX_REARMED;
+	}
+	sem_unlock(s->sma, locknum);
+	return error;
+}
+
+static long stackmux_sem_resume(struct stackmux_record *rec)
+{
+	struct stackmux_sem *s = stackmux_private(rec, struct stackmux_sem);
+	long ret = stackmux_sem_status(s);
+
+	if (ret == STACKMUX_REARMED)
+		return ret;
+	stackmux_timer_cancel(&s->timeout);
+	if (s->queue.sops != s->few)
+		kfree(s->queue.sops);
+	return ret;
+}
+
+static const struct stackmux_op stackmux_sem_op = {
+	.name	= "semop",
+	.fired	= stackmux_sem_fired,
+	.resume	= stackmux_sem_resume,
 };
 
 /**
@@ -29,9 +95,9 @@ struct stackmux_sem {
  * Return: false if there is no memory; or true: @queue is in no queue any more,
  *	   and the caller is to return STACKMUX_ARMED.
  */
-noinline bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, ktime_t *expires)
+bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, ktime_t *expires)
 {
-	struct stackmux_record *rec = stackmux_claim(STACKMUX_OP_SEM);
+	struct stackmux_record *rec = current->stackmux;
 	struct stackmux_sem *s = stackmux_private(rec, struct stackmux_sem);
 	struct sembuf *sops = s->few;
 
@@ -55,57 +121,6 @@ noinline bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, kti
 	if (expires)
 		stackmux_timer_start(&s->timeout, CLOCK_MONOTONIC, *expires,
 				     current->timer_slack_ns, HRTIMER_MODE_ABS);
-	stackmux_arm_at(rec, STACKMUX_OP_SEM, _RET_IP_);
+	stackmux_arm(rec, &stackmux_sem_op, _RET_IP_);
 	return true;
-}
-
-/* Pairs with smp_store_release() in wake_up_sem_queue_prepare(). */
-bool stackmux_sem_fired(struct stackmux_record *rec)
-{
-	struct stackmux_sem *s = stackmux_private(rec, struct stackmux_sem);
-
-	return READ_ONCE(s->queue.status) != -EINTR ||
-	       stackmux_timer_fired(&s->timeout);
-}
-
-/* How the wait has ended: STACKMUX_ARMED if it goes on */
-static long stackmux_sem_status(struct stackmux_sem *s)
-{
-	bool timed_out = stackmux_timer_fired(&s->timeout);
-	struct sem_queue *queue = &s->queue;
-	int error, locknum;
-
-	guard(rcu)();
-	error = READ_ONCE(queue->status);
-	if (error != -EINTR) {
-		/* see SEM_BARRIER_2 for purpose/pairing */
-		smp_acquire__after_ctrl_dep();
-		return error;
-	}
-
-	locknum = sem_lock(s->sma, queue->sops, queue->nsops);
-	error = READ_ONCE(queue->status);
-	if (error == -EINTR && ipc_valid_object(&s->sma->sem_perm)) {
-		if (timed_out)
-			error = -EAGAIN;
-		if (timed_out || signal_pending(current))
-			unlink_queue(s->sma, queue);
-		else
-			error = STACKMUX_ARMED;
-	}
-	sem_unlock(s->sma, locknum);
-	return error;
-}
-
-long stackmux_sem_resume(struct stackmux_record *rec)
-{
-	struct stackmux_sem *s = stackmux_private(rec, struct stackmux_sem);
-	long ret = stackmux_sem_status(s);
-
-	if (ret == STACKMUX_ARMED)
-		return ret;
-	stackmux_timer_cancel(&s->timeout);
-	if (s->queue.sops != s->few)
-		kfree(s->queue.sops);
-	return ret;
 }

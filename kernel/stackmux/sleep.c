@@ -6,61 +6,18 @@
 #include <linux/sched/signal.h>
 #include <linux/time64.h>
 
+#include "../time/nanosleep.h"
 #include "stackmux.h"
-#include "ops.h"
 
-/**
- * stackmux_nanosleep - sleep without a stack
- * @rqtp: until when, or how long
- * @mode: HRTIMER_MODE_ABS or HRTIMER_MODE_REL
- * @clockid: of which clock
- *
- * The restart block holds where the remaining time goes, as for
- * hrtimer_nanosleep().
- *
- * Context: outermost level of a system call for which stackmux_may_park().
- * Return: the result, or STACKMUX_ARMED.
- */
-long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid)
+struct stackmux_sleep {
+	struct stackmux_timer timer;
+	bool absolute;
+	bool restarted;
+};
+
+static bool stackmux_sleep_fired(struct stackmux_record *rec)
 {
-	struct stackmux_sleep *s = &current->stackmux->sleep;
-	struct stackmux_record *rec;
-	long ret;
-
-	s->absolute = mode == HRTIMER_MODE_ABS;
-	s->restarted = false;
-	stackmux_timer_start(&s->timer, clockid, rqtp, current->timer_slack_ns, mode);
-	rec = stackmux_arm(STACKMUX_OP_SLEEP);
-	while (stackmux_stay_armed(rec)) {
-		ret = stackmux_sleep_resume(rec);
-		if (ret != STACKMUX_ARMED)
-			return ret;
-	}
-	return STACKMUX_ARMED;
-}
-
-/**
- * stackmux_nanosleep_restart - go on with a sleep that a signal interrupted
- * @restart: what the sleep left
- *
- * Context: as above.
- * Return: STACKMUX_ARMED.
- */
-long stackmux_nanosleep_restart(struct restart_block *restart)
-{
-	struct stackmux_sleep *s = &current->stackmux->sleep;
-
-	s->absolute = false;
-	s->restarted = true;
-	stackmux_timer_start(&s->timer, restart->nanosleep.clockid,
-			     restart->nanosleep.expires, 0, HRTIMER_MODE_ABS);
-	stackmux_arm(STACKMUX_OP_SLEEP);
-	return STACKMUX_ARMED;
-}
-
-bool stackmux_sleep_fired(struct stackmux_record *rec)
-{
-	return stackmux_timer_fired(&rec->sleep.timer);
+	return stackmux_timer_fired(&stackmux_private(rec, struct stackmux_sleep)->timer);
 }
 
 /* What do_nanosleep() returns to a sleep that a signal has ended early */
@@ -79,17 +36,17 @@ static long stackmux_sleep_left(struct stackmux_sleep *s)
 	return nanosleep_copyout(restart, &left);
 }
 
-long stackmux_sleep_resume(struct stackmux_record *rec)
+static long stackmux_sleep_resume(struct stackmux_record *rec)
 {
 	struct restart_block *restart = &current->restart_block;
-	struct stackmux_sleep *s = &rec->sleep;
+	struct stackmux_sleep *s = stackmux_private(rec, struct stackmux_sleep);
 	struct hrtimer *timer = &s->timer.sleeper.timer;
 	long ret;
 
 	if (stackmux_timer_fired(&s->timer))
 		return 0;
 	if (!signal_pending(current))
-		return STACKMUX_ARMED;
+		return STACKMUX_REARMED;
 
 	hrtimer_cancel(timer);
 	if (stackmux_timer_fired(&s->timer))
@@ -102,5 +59,53 @@ long stackmux_sleep_resume(struct stackmux_record *rec)
 		return -ERESTARTNOHAND;
 	restart->nanosleep.clockid = timer->base->clockid;
 	restart->nanosleep.expires = hrtimer_get_expires_tv64(timer);
-	return stackmux_nanosleep_set_restart(restart);
+	return set_restart_fn(restart, hrtimer_nanosleep_restart);
+}
+
+static const struct stackmux_op stackmux_sleep_op = {
+	.name	= "nanosleep",
+	.fired	= stackmux_sleep_fired,
+	.resume	= stackmux_sleep_resume,
+};
+
+static long stackmux_sleep_arm(ktime_t expires, u64 slack, enum hrtimer_mode mode,
+			       clockid_t clockid, bool restarted)
+{
+	struct stackmux_record *rec = current->stackmux;
+	struct stackmux_sleep *s = stackmux_private(rec, struct stackmux_sleep);
+
+	s->absolute = mode == HRTIMER_MODE_ABS && !restarted;
+	s->restarted = restarted;
+	stackmux_timer_start(&s->timer, clockid, expires, slack, mode);
+	stackmux_arm(rec, &stackmux_sleep_op, (unsigned long)hrtimer_nanosleep);
+	return STACKMUX_ARMED;
+}
+
+/**
+ * stackmux_nanosleep - sleep without a stack
+ * @rqtp: until when, or how long
+ * @mode: HRTIMER_MODE_ABS or HRTIMER_MODE_REL
+ * @clockid: of which clock
+ *
+ * The restart block holds where the remaining time goes, as for
+ * hrtimer_nanosleep().
+ *
+ * Context: outermost level of a system call for which stackmux_may_park().
+ * Return: STACKMUX_ARMED.
+ */
+long stackmux_nanosleep(ktime_t rqtp, int mode, clockid_t clockid)
+{
+	return stackmux_sleep_arm(rqtp, current->timer_slack_ns, mode, clockid, false);
+}
+
+/**
+ * stackmux_nanosleep_restart - go on with a sleep that a signal interrupted
+ * @restart: what the sleep left
+ *
+ * Context, Return: as stackmux_nanosleep().
+ */
+long stackmux_nanosleep_restart(struct restart_block *restart)
+{
+	return stackmux_sleep_arm(restart->nanosleep.expires, 0, HRTIMER_MODE_ABS,
+				  restart->nanosleep.clockid, true);
 }

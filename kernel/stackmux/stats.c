@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: counters and knobs
+ * stackmux: counters and limits
  *
- * /sys/kernel/stackmux/ has one value per file, see
- * Documentation/ABI/testing/sysfs-kernel-stackmux: the counters, and how many
- * idle stacks are kept.
+ * /sys/kernel/stackmux/ has what users read and tune, one value per file, see
+ * Documentation/ABI/testing/sysfs-kernel-stackmux.
  *
  * /sys/kernel/debug/stackmux/ is for tests:
  *	stats		all counters, one "name value" a line
- *	linger		0: take the stack at each park, not at the next one of the CPU
- *	patience	waits that have to be short before a thread stays on its stack
+ *	linger		0: from now on take the stack at each park, not at the next one
+ *			of the CPU
+ *	backoff		waits that have to be short before one is in place
  *	shrink		write N: empty the CPUs' caches, free up to N idle stacks
  *	reset		write anything: start stacks_max anew
  */
@@ -26,9 +26,10 @@ enum {
 	STACKMUX_STACKS = STACKMUX_NR_STATS,
 	STACKMUX_STACKS_IDLE,
 	STACKMUX_STACKS_MAX,
+	STACKMUX_NR_IN_PLACE,
 	STACKMUX_RECORDS,
 	STACKMUX_RECORD_BYTES,
-	STACKMUX_PARKED,
+	STACKMUX_NR_PARKED,
 	STACKMUX_NR_VALUES,
 };
 
@@ -37,7 +38,8 @@ static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_RESUMES]	= "resumes",
 	[STACKMUX_NOSWITCH]	= "noswitch",
 	[STACKMUX_LINGERED]	= "lingered",
-	[STACKMUX_KEEPS]	= "keeps",
+	[STACKMUX_WAITED_IN_PLACE] = "waited_in_place",
+	[STACKMUX_PINS]		= "pins",
 	[STACKMUX_RESERVE]	= "reserve",
 	[STACKMUX_STARVATIONS]	= "starvations",
 	[STACKMUX_REFILLS]	= "refills",
@@ -46,15 +48,14 @@ static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_NEWBORNS]	= "newborns",
 	[STACKMUX_REARMS]	= "rearms",
 	[STACKMUX_RETRIES]	= "retries",
-	[STACKMUX_STAYED]	= "stayed",
-	[STACKMUX_EVICTIONS]	= "evictions",
 	[STACKMUX_PREEMPTED]	= "preempted",
 	[STACKMUX_STACKS]	= "stacks",
 	[STACKMUX_STACKS_IDLE]	= "stacks_idle",
 	[STACKMUX_STACKS_MAX]	= "stacks_max",
+	[STACKMUX_NR_IN_PLACE]	= "in_place",
 	[STACKMUX_RECORDS]	= "records",
 	[STACKMUX_RECORD_BYTES]	= "record_bytes",
-	[STACKMUX_PARKED]	= "parked",
+	[STACKMUX_NR_PARKED]	= "parked",
 };
 
 static u64 stackmux_sum(enum stackmux_stat stat)
@@ -78,11 +79,13 @@ static u64 stackmux_value(unsigned int i)
 		return stackmux_nr_idle();
 	case STACKMUX_STACKS_MAX:
 		return atomic_long_read(&stackmux_max_stacks);
+	case STACKMUX_NR_IN_PLACE:
+		return stackmux_nr_in_place();
 	case STACKMUX_RECORDS:
 		return stackmux_nr_records();
 	case STACKMUX_RECORD_BYTES:
 		return sizeof(struct stackmux_record);
-	case STACKMUX_PARKED:
+	case STACKMUX_NR_PARKED:
 		/* Not read at one moment: never let the difference fall below 0. */
 		resumes = stackmux_sum(STACKMUX_RESUMES);
 		parks = stackmux_sum(STACKMUX_PARKS) + stackmux_sum(STACKMUX_NEWBORNS);
@@ -92,76 +95,78 @@ static u64 stackmux_value(unsigned int i)
 	}
 }
 
-static struct kobj_attribute stackmux_value_attrs[STACKMUX_NR_VALUES];
+/* Those that are in sysfs, too */
+#define STACKMUX_VALUE_RO(_name, _value)				\
+static ssize_t _name##_show(struct kobject *kobj, struct kobj_attribute *attr, \
+			    char *buf)					\
+{									\
+	return sysfs_emit(buf, "%llu\n", stackmux_value(_value));	\
+}									\
+static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
 
-static ssize_t stackmux_value_show(struct kobject *kobj, struct kobj_attribute *attr,
-				   char *buf)
+STACKMUX_VALUE_RO(parked, STACKMUX_NR_PARKED);
+STACKMUX_VALUE_RO(records, STACKMUX_RECORDS);
+STACKMUX_VALUE_RO(record_bytes, STACKMUX_RECORD_BYTES);
+STACKMUX_VALUE_RO(stacks, STACKMUX_STACKS);
+STACKMUX_VALUE_RO(stacks_idle, STACKMUX_STACKS_IDLE);
+
+static ssize_t stackmux_limit_store(unsigned int *limit, unsigned int most,
+				    const char *buf, size_t count)
 {
-	return sysfs_emit(buf, "%llu\n", stackmux_value(attr - stackmux_value_attrs));
-}
-
-/* How many idle stacks are kept */
-struct stackmux_knob {
-	struct kobj_attribute attr;
-	unsigned int *value;
-};
-
-static ssize_t stackmux_knob_show(struct kobject *kobj, struct kobj_attribute *attr,
-				  char *buf)
-{
-	struct stackmux_knob *knob = container_of(attr, struct stackmux_knob, attr);
-
-	return sysfs_emit(buf, "%u\n", READ_ONCE(*knob->value));
-}
-
-static ssize_t stackmux_knob_store(struct kobject *kobj, struct kobj_attribute *attr,
-				   const char *buf, size_t count)
-{
-	struct stackmux_knob *knob = container_of(attr, struct stackmux_knob, attr);
 	unsigned int value;
 	int ret;
 
 	ret = kstrtouint(buf, 0, &value);
 	if (ret)
 		return ret;
-	WRITE_ONCE(*knob->value, value);
-	stackmux_refill_wake();
+	if (value > most)
+		return -EINVAL;
+	WRITE_ONCE(*limit, value);
+	if (static_branch_unlikely(&stackmux_key))
+		stackmux_refill_wake();
 	return count;
 }
 
-#define STACKMUX_KNOB(name)	{					\
-	.attr	= __ATTR(name, 0644, stackmux_knob_show, stackmux_knob_store), \
-	.value	= &stackmux_##name,					\
-}
+/* How many stacks are kept; bounds that no machine needs to exceed */
+#define STACKMUX_LIMIT_RW(_name, _most)					\
+static ssize_t _name##_show(struct kobject *kobj, struct kobj_attribute *attr, \
+			    char *buf)					\
+{									\
+	return sysfs_emit(buf, "%u\n", READ_ONCE(stackmux_##_name));	\
+}									\
+static ssize_t _name##_store(struct kobject *kobj, struct kobj_attribute *attr, \
+			     const char *buf, size_t count)		\
+{									\
+	return stackmux_limit_store(&stackmux_##_name, _most, buf, count); \
+}									\
+static struct kobj_attribute _name##_attr = __ATTR_RW(_name)
 
-static struct stackmux_knob stackmux_knobs[] = {
-	STACKMUX_KNOB(percpu_max),
-	STACKMUX_KNOB(node_max),
-	STACKMUX_KNOB(node_low),
-	STACKMUX_KNOB(preempted_max),
+STACKMUX_LIMIT_RW(percpu_max, 65536);
+STACKMUX_LIMIT_RW(node_max, 65536);
+STACKMUX_LIMIT_RW(node_low, 4096);
+STACKMUX_LIMIT_RW(preempted_max, 65536);
+STACKMUX_LIMIT_RW(in_place_max, 65536);
+
+static struct attribute *stackmux_attrs[] = {
+	&parked_attr.attr,
+	&records_attr.attr,
+	&record_bytes_attr.attr,
+	&stacks_attr.attr,
+	&stacks_idle_attr.attr,
+	&percpu_max_attr.attr,
+	&node_max_attr.attr,
+	&node_low_attr.attr,
+	&preempted_max_attr.attr,
+	&in_place_max_attr.attr,
+	NULL
 };
+ATTRIBUTE_GROUPS(stackmux);
 
 static int __init stackmux_sysfs_init(void)
 {
 	struct kobject *dir = kobject_create_and_add("stackmux", kernel_kobj);
-	int i, ret = 0;
 
-	if (!dir)
-		return -ENOMEM;
-	for (i = 0; i < STACKMUX_NR_VALUES && !ret; i++) {
-		struct kobj_attribute *attr = &stackmux_value_attrs[i];
-
-		sysfs_attr_init(&attr->attr);
-		attr->attr.name = stackmux_value_names[i];
-		attr->attr.mode = 0444;
-		attr->show = stackmux_value_show;
-		ret = sysfs_create_file(dir, &attr->attr);
-	}
-	for (i = 0; i < ARRAY_SIZE(stackmux_knobs) && !ret; i++)
-		ret = sysfs_create_file(dir, &stackmux_knobs[i].attr.attr);
-	if (ret)
-		kobject_put(dir);
-	return ret;
+	return dir ? sysfs_create_groups(dir, stackmux_groups) : -ENOMEM;
 }
 late_initcall(stackmux_sysfs_init);
 
@@ -174,24 +179,6 @@ static int stats_show(struct seq_file *m, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(stats);
-
-static int stackmux_linger_get(void *unused, u64 *val)
-{
-	*val = READ_ONCE(stackmux_linger);
-	return 0;
-}
-
-static int stackmux_linger_set(void *unused, u64 val)
-{
-	if (val > 1)
-		return -EINVAL;
-	WRITE_ONCE(stackmux_linger, val);
-	if (static_branch_unlikely(&stackmux_key))
-		stackmux_flush();
-	return 0;
-}
-DEFINE_DEBUGFS_ATTRIBUTE(stackmux_linger_fops, stackmux_linger_get,
-			 stackmux_linger_set, "%llu\n");
 
 static int stackmux_shrink_set(void *unused, u64 nr)
 {
@@ -215,8 +202,8 @@ static int __init stackmux_debugfs_init(void)
 	struct dentry *dir = debugfs_create_dir("stackmux", NULL);
 
 	debugfs_create_file("stats", 0444, dir, NULL, &stats_fops);
-	debugfs_create_file_unsafe("linger", 0644, dir, NULL, &stackmux_linger_fops);
-	debugfs_create_u8("patience", 0644, dir, &stackmux_patience);
+	debugfs_create_bool("linger", 0644, dir, &stackmux_linger);
+	debugfs_create_u8("backoff", 0644, dir, &stackmux_backoff);
 	debugfs_create_file_unsafe("shrink", 0200, dir, NULL, &stackmux_shrink_fops);
 	debugfs_create_file_unsafe("reset", 0200, dir, NULL, &stackmux_reset_fops);
 	return 0;

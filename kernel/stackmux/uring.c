@@ -2,13 +2,20 @@
 /*
  * stackmux: io_uring_enter() that parks while it waits for completions
  *
- * Part of io_uring/io_uring.c, for what it knows of a ring. The io_wait_queue of
- * io_cqring_wait() is in the park record. Completions wake it there, or by
- * ctx->cq_wait_nr if the waiter itself runs the work, and what they leave (work,
- * events, flags) is what is asked before the park.
+ * The io_wait_queue of io_cqring_wait() is in the park record. Completions wake it
+ * there, or by ctx->cq_wait_nr if the waiter itself runs the work, and what they leave
+ * (work, events, flags) is what is asked before the park.
+ *
+ * Copied from io_uring/io_uring.c: the loop and the end of io_cqring_wait(), what
+ * io_cqring_wait_schedule(), __io_cqring_wait_schedule() and
+ * io_cqring_schedule_timeout() do before and after they sleep, and the end of
+ * io_uring_enter().
  */
+#include <linux/file.h>
+#include <linux/io_uring.h>
+
+#include "../../io_uring/wait.h"
 #include "stackmux.h"
-#include "ops.h"
 
 /**
  * struct stackmux_uring - io_uring_enter()
@@ -27,7 +34,7 @@ struct stackmux_uring {
 };
 
 /* Everything that io_cqring_wait_schedule() looks at before it sleeps */
-bool stackmux_uring_fired(struct stackmux_record *rec)
+static bool stackmux_uring_fired(struct stackmux_record *rec)
 {
 	struct io_wait_queue *iowq = &stackmux_private(rec, struct stackmux_uring)->iowq;
 	struct io_ring_ctx *ctx = iowq->ctx;
@@ -55,54 +62,6 @@ static int stackmux_uring_queue(struct stackmux_uring *u)
 	return nr_wait;
 }
 
-/**
- * stackmux_uring_wait - wait for completions without a stack
- * @iowq: what io_cqring_wait() has prepared
- * @start_time: when the wait began, by the clock of the ring
- *
- * Context: outermost level of io_uring_enter(), for which stackmux_may_park().
- * Return: STACKMUX_ARMED.
- */
-noinline int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time)
-{
-	struct stackmux_uring *u = stackmux_private(current->stackmux, struct stackmux_uring);
-	struct io_ring_ctx *ctx = iowq->ctx;
-	bool minimum = iowq->min_timeout;
-
-	u->iowq = *iowq;
-	INIT_LIST_HEAD(&u->iowq.wq.entry);
-	u->timed = minimum || iowq->timeout != KTIME_MAX;
-	u->nr_wait = stackmux_uring_queue(u);
-	if (u->timed) {
-		hrtimer_init(&u->iowq.t, ctx->clockid, io_cqring_timer_mode());
-		u->iowq.t.function = minimum ? io_cqring_min_timer_wakeup :
-					       io_cqring_timer_wakeup;
-		hrtimer_start(&u->iowq.t, minimum ?
-			      ktime_add_ns(iowq->min_timeout, start_time) :
-			      iowq->timeout, io_cqring_timer_mode());
-	}
-	if (current_pending_io())
-		current->in_iowait = 1;
-	stackmux_arm_at(current->stackmux, STACKMUX_OP_URING, _RET_IP_);
-	return STACKMUX_ARMED;
-}
-
-/**
- * stackmux_uring_armed - the end of io_uring_enter() comes later
- * @file: the ring
- * @submitted: what the call returns, if not 0, whatever the wait returns
- *
- * Return: STACKMUX_ARMED.
- */
-long stackmux_uring_armed(struct file *file, long submitted)
-{
-	struct stackmux_uring *u = stackmux_private(current->stackmux, struct stackmux_uring);
-
-	u->file = get_file(file);
-	u->submitted = submitted;
-	return STACKMUX_ARMED;
-}
-
 /* The loop of io_cqring_wait(), entered after its sleep. False: wait again. */
 static bool __stackmux_uring_resume(struct stackmux_record *rec, int *ret)
 {
@@ -122,7 +81,7 @@ static bool __stackmux_uring_resume(struct stackmux_record *rec, int *ret)
 
 		if (test_bit(IO_CHECK_CQ_OVERFLOW_BIT, &ctx->check_cq)) {
 			io_cqring_do_overflow_flush(ctx);
-			/* It takes the application to make room. */
+			/* It takes the application to free space. */
 			if (test_bit(IO_CHECK_CQ_OVERFLOW_BIT, &ctx->check_cq))
 				return true;
 		}
@@ -134,7 +93,10 @@ static bool __stackmux_uring_resume(struct stackmux_record *rec, int *ret)
 			return true;
 
 		u->nr_wait = stackmux_uring_queue(u);
-		/* Orders it before what completions have left */
+		/*
+		 * Pairs with the cmpxchg in io_req_local_work_add(), and with
+		 * smp_mb() in wq_has_sleeper(), which io_cqring_wake() calls.
+		 */
 		smp_mb();
 		if (!stackmux_uring_fired(rec)) {
 			if (!task_sigpending(current))
@@ -147,7 +109,7 @@ static bool __stackmux_uring_resume(struct stackmux_record *rec, int *ret)
 	}
 }
 
-long stackmux_uring_resume(struct stackmux_record *rec)
+static long stackmux_uring_resume(struct stackmux_record *rec)
 {
 	struct stackmux_uring *u = stackmux_private(rec, struct stackmux_uring);
 	struct io_ring_ctx *ctx = u->iowq.ctx;
@@ -155,7 +117,7 @@ long stackmux_uring_resume(struct stackmux_record *rec)
 	int res;
 
 	if (!__stackmux_uring_resume(rec, &res))
-		return STACKMUX_ARMED;
+		return STACKMUX_REARMED;
 
 	current->in_iowait = 0;
 	if (u->timed)
@@ -174,4 +136,60 @@ long stackmux_uring_resume(struct stackmux_record *rec)
 	}
 	fput(u->file);
 	return ret;
+}
+
+static const struct stackmux_op stackmux_uring_op = {
+	.name	= "io_uring",
+	.fired	= stackmux_uring_fired,
+	.resume	= stackmux_uring_resume,
+};
+
+/**
+ * stackmux_uring_wait - wait for completions without a stack
+ * @iowq: what io_cqring_wait() has prepared
+ * @start_time: when the wait began, by the clock of the ring
+ *
+ * Context: outermost level of io_uring_enter(), for which stackmux_may_park().
+ * Return: STACKMUX_ARMED.
+ */
+int stackmux_uring_wait(struct io_wait_queue *iowq, ktime_t start_time)
+{
+	struct stackmux_record *rec = current->stackmux;
+	struct stackmux_uring *u = stackmux_private(rec, struct stackmux_uring);
+	struct io_ring_ctx *ctx = iowq->ctx;
+	bool minimum = iowq->min_timeout;
+
+	u->iowq = *iowq;
+	INIT_LIST_HEAD(&u->iowq.wq.entry);
+	u->timed = minimum || iowq->timeout != KTIME_MAX;
+	u->nr_wait = stackmux_uring_queue(u);
+	if (u->timed) {
+		hrtimer_init(&u->iowq.t, ctx->clockid, io_cqring_timer_mode());
+		u->iowq.t.function = minimum ? io_cqring_min_timer_wakeup :
+					       io_cqring_timer_wakeup;
+		hrtimer_start(&u->iowq.t, minimum ?
+			      ktime_add_ns(iowq->min_timeout, start_time) :
+			      iowq->timeout, io_cqring_timer_mode());
+	}
+	if (current_pending_io())
+		current->in_iowait = 1;
+	stackmux_arm(rec, &stackmux_uring_op, _RET_IP_);
+	return STACKMUX_ARMED;
+}
+
+/**
+ * stackmux_uring_armed - the end of io_uring_enter() comes later
+ * @file: the ring
+ * @submitted: what the call returns, if not 0, whatever the wait returns
+ *
+ * Context: as stackmux_uring_wait().
+ * Return: STACKMUX_ARMED.
+ */
+long stackmux_uring_armed(struct file *file, long submitted)
+{
+	struct stackmux_uring *u = stackmux_private(current->stackmux, struct stackmux_uring);
+
+	u->file = get_file(file);
+	u->submitted = submitted;
+	return STACKMUX_ARMED;
 }

@@ -3,7 +3,7 @@
  * stackmux: events of kernel stacks that come and go
  *
  * park, resume and starve are emitted by the task that they are about; take,
- * keep and lend by a CPU that switches between tasks, with its run-queue lock
+ * pin and lend by a CPU that switches between tasks, with its run-queue lock
  * held, as sched_switch is; grant, refill and trim by a worker.
  */
 #undef TRACE_SYSTEM
@@ -43,21 +43,21 @@ TRACE_EVENT(stackmux_park,
 /* current goes on with its call, on another stack than the one it parked on. */
 TRACE_EVENT(stackmux_resume,
 
-	TP_PROTO(const struct stackmux_record *rec, bool foreign),
+	TP_PROTO(const struct stackmux_record *rec, bool other_mm),
 
-	TP_ARGS(rec, foreign),
+	TP_ARGS(rec, other_mm),
 
 	TP_STRUCT__entry(
 		__array(char, call, STACKMUX_NAME_LEN)
-		__field(bool, foreign)
+		__field(bool, other_mm)
 	),
 
 	TP_fast_assign(
 		strscpy_pad(__entry->call, rec->op->name, STACKMUX_NAME_LEN);
-		__entry->foreign = foreign;
+		__entry->other_mm = other_mm;
 	),
 
-	TP_printk("call=%s foreign=%d", __entry->call, __entry->foreign)
+	TP_printk("call=%s other_mm=%d", __entry->call, __entry->other_mm)
 );
 
 DECLARE_EVENT_CLASS(stackmux_task,
@@ -85,8 +85,8 @@ DEFINE_EVENT(stackmux_task, stackmux_take,
 	TP_ARGS(tsk)
 );
 
-/* It does not: somebody holds a reference on it. */
-DEFINE_EVENT(stackmux_task, stackmux_keep,
+/* It does not: something holds a reference on it. */
+DEFINE_EVENT(stackmux_task, stackmux_pin,
 	TP_PROTO(struct task_struct *tsk),
 	TP_ARGS(tsk)
 );

@@ -3,6 +3,7 @@
 #ifndef _ASM_X86_STACKMUX_H
 #define _ASM_X86_STACKMUX_H
 
+#include <linux/mm_types.h>
 #include <linux/sched/task_stack.h>
 #include <asm/frame.h>
 #include <asm/kdebug.h>

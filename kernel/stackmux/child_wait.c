@@ -12,14 +12,19 @@
 #include <linux/uaccess.h>
 #include <asm/syscall.h>
 
+#include "../exit.h"
 #include "stackmux.h"
-#include "ops.h"
 
-static int stackmux_wait_wake(wait_queue_entry_t *wait, unsigned int mode,
-			      int sync, void *key)
+struct stackmux_child_wait {
+	struct wait_opts wo;
+	bool woken;
+};
+
+static int stackmux_child_wake(wait_queue_entry_t *wait, unsigned int mode,
+			       int sync, void *key)
 {
 	struct wait_opts *wo = container_of(wait, struct wait_opts, child_wait);
-	struct stackmux_wait *w = container_of(wo, struct stackmux_wait, wo);
+	struct stackmux_child_wait *w = container_of(wo, struct stackmux_child_wait, wo);
 	struct task_struct *child = key;
 
 	if (!pid_child_should_wake(wo, child))
@@ -28,44 +33,14 @@ static int stackmux_wait_wake(wait_queue_entry_t *wait, unsigned int mode,
 	return default_wake_function(wait, mode, sync, NULL);
 }
 
-static void stackmux_wait_unqueue(struct stackmux_wait *w)
+static void stackmux_child_unqueue(struct stackmux_child_wait *w)
 {
 	remove_wait_queue(&current->signal->wait_chldexit, &w->wo.child_wait);
 }
 
-/**
- * stackmux_do_wait - do_wait() without a stack
- * @wo: what is waited for; the caller puts its pid
- * @wchan: the function in which the classic call would be seen sleeping
- *
- * Context: outermost level of a system call for which stackmux_may_park().
- * Return: what do_wait() returns, or STACKMUX_ARMED.
- */
-long stackmux_do_wait(struct wait_opts *wo, void *wchan)
+static bool stackmux_child_fired(struct stackmux_record *rec)
 {
-	struct stackmux_wait *w = &stackmux_claim(STACKMUX_OP_WAIT)->wait;
-	long ret;
-
-	w->wo = *wo;
-	w->woken = false;
-	init_waitqueue_func_entry(&w->wo.child_wait, stackmux_wait_wake);
-	w->wo.child_wait.private = current;
-	add_wait_queue(&current->signal->wait_chldexit, &w->wo.child_wait);
-
-	ret = __do_wait(&w->wo);
-	if (ret != -ERESTARTSYS || signal_pending(current)) {
-		stackmux_wait_unqueue(w);
-		wo->wo_stat = w->wo.wo_stat;
-		return ret;
-	}
-	get_pid(w->wo.wo_pid);
-	stackmux_arm_at(current->stackmux, STACKMUX_OP_WAIT, (unsigned long)wchan);
-	return STACKMUX_ARMED;
-}
-
-bool stackmux_wait_fired(struct stackmux_record *rec)
-{
-	return READ_ONCE(rec->wait.woken);
+	return READ_ONCE(stackmux_private(rec, struct stackmux_child_wait)->woken);
 }
 
 /* As the end of wait4() */
@@ -115,9 +90,9 @@ efault:
 	return -EFAULT;
 }
 
-long stackmux_wait_resume(struct stackmux_record *rec)
+static long stackmux_child_resume(struct stackmux_record *rec)
 {
-	struct stackmux_wait *w = &rec->wait;
+	struct stackmux_child_wait *w = stackmux_private(rec, struct stackmux_child_wait);
 	struct waitid_info info = { };
 	unsigned long args[6];
 	struct rusage ru;
@@ -131,12 +106,49 @@ long stackmux_wait_resume(struct stackmux_record *rec)
 		w->wo.wo_rusage = &ru;
 	ret = __do_wait(&w->wo);
 	if (ret == -ERESTARTSYS && !signal_pending(current))
-		return STACKMUX_ARMED;
+		return STACKMUX_REARMED;
 
-	stackmux_wait_unqueue(w);
+	stackmux_child_unqueue(w);
 	put_pid(w->wo.wo_pid);
 	syscall_get_arguments(current, current_pt_regs(), args);
 	if (w->wo.wo_info)
 		return stackmux_waitid_result(args, &info, &ru, ret);
 	return stackmux_wait4_result(args, w->wo.wo_stat, &ru, ret);
+}
+
+static const struct stackmux_op stackmux_child_op = {
+	.name	= "wait",
+	.fired	= stackmux_child_fired,
+	.resume	= stackmux_child_resume,
+};
+
+/**
+ * stackmux_do_wait - do_wait() without a stack
+ * @wo: what is waited for; the caller puts its pid
+ * @wchan: the function in which the classic call would be seen sleeping
+ *
+ * Context: outermost level of a system call for which stackmux_may_park().
+ * Return: what do_wait() returns, or STACKMUX_ARMED.
+ */
+long stackmux_do_wait(struct wait_opts *wo, void *wchan)
+{
+	struct stackmux_record *rec = current->stackmux;
+	struct stackmux_child_wait *w = stackmux_private(rec, struct stackmux_child_wait);
+	long ret;
+
+	w->wo = *wo;
+	w->woken = false;
+	init_waitqueue_func_entry(&w->wo.child_wait, stackmux_child_wake);
+	w->wo.child_wait.private = current;
+	add_wait_queue(&current->signal->wait_chldexit, &w->wo.child_wait);
+
+	ret = __do_wait(&w->wo);
+	if (ret != -ERESTARTSYS || signal_pending(current)) {
+		stackmux_child_unqueue(w);
+		wo->wo_stat = w->wo.wo_stat;
+		return ret;
+	}
+	get_pid(w->wo.wo_pid);
+	stackmux_arm(rec, &stackmux_child_op, (unsigned long)wchan);
+	return STACKMUX_ARMED;
 }
