@@ -11,81 +11,13 @@
  * Prints "name value" lines for scripts/demo: "sample MODE THREADS KIB",
  * "result MODE NAME VALUE", and "progress TEXT".
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/futex.h>
-#include <sched.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+#include "../tools/testing/selftests/stackmux/stackmux_test.h"
 
-#include "../include/uapi/linux/stackmux.h"
-
-#define STATS		"/sys/kernel/debug/stackmux/stats"
 #define SAMPLES		25
 /* What has to stay free for everything but the sleepers, in KiB */
 #define HEADROOM_KB	(96 * 1024)
 
-/* Shared with the sleepers, which know its layout. */
-static struct {
-	int futex;		/* they wait for this to become non-zero */
-	int woken_zero;		/* waits that returned 0 */
-	int woken_other;	/* ... that returned anything else */
-} shared __attribute__((__aligned__(64)));
-
-#define CLONE_SLEEPER	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | \
-			 CLONE_THREAD | CLONE_SYSVSEM)
-
-/*
- * clone() whose child waits for shared.futex once, counts what that returned,
- * and exits; it never touches its stack.
- */
-static long clone_sleeper(void)
-{
-	register long r10 __asm__("r10") = 0;
-	register long r8 __asm__("r8") = 0;
-	long ret;
-
-	__asm__ volatile("syscall\n\t"
-			 "testq %%rax, %%rax\n\t"
-			 "jnz 2f\n\t"
-			 "leaq %[shared], %%rdi\n\t"
-			 "movl %[wait], %%esi\n\t"
-			 "xorl %%edx, %%edx\n\t"
-			 "xorl %%r10d, %%r10d\n\t"
-			 "movl %[futex], %%eax\n\t"
-			 "syscall\n\t"
-			 "testq %%rax, %%rax\n\t"
-			 "jnz 1f\n\t"
-			 "lock incl 4(%%rdi)\n\t"
-			 "jmp 3f\n"
-			 "1:\n\t"
-			 "lock incl 8(%%rdi)\n"
-			 "3:\n\t"
-			 "xorl %%edi, %%edi\n\t"
-			 "movl %[exit], %%eax\n\t"
-			 "syscall\n"
-			 "2:\n\t"
-			 : "=a" (ret)
-			 : "0" ((long)SYS_clone), "D" ((long)CLONE_SLEEPER),
-			   "S" (0L), "d" (0L), "r" (r10), "r" (r8),
-			   [shared] "m" (shared), [wait] "i" (FUTEX_WAIT_PRIVATE),
-			   [futex] "i" (SYS_futex), [exit] "i" (SYS_exit)
-			 : "rcx", "r11", "memory", "cc");
-	return ret < 0 ? (errno = -ret, -1) : ret;
-}
+static struct sm_sleepers sleepers;
 
 static void die(const char *fmt, ...)
 {
@@ -101,29 +33,14 @@ static void die(const char *fmt, ...)
 
 static double now_s(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
+	return sm_now_ns() / 1e9;
 }
 
 /* The number behind @name in a file of "name number" lines */
 static long value_of(const char *file, const char *name)
 {
-	size_t len = strlen(name);
-	char line[256];
-	long val = -1;
-	FILE *f = fopen(file, "r");
+	long val = sm_read_key(file, name);
 
-	if (!f)
-		die("cannot read %s: %s", file, strerror(errno));
-	while (fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, len) && strchr(": \t", line[len])) {
-			val = strtol(line + len + 1, NULL, 10);
-			break;
-		}
-	}
-	fclose(f);
 	if (val < 0)
 		die("no %s in %s", name, file);
 	return val;
@@ -131,16 +48,20 @@ static long value_of(const char *file, const char *name)
 
 static void write_file(const char *file, const char *text)
 {
-	int fd = open(file, O_WRONLY);
+	int err = sm_write_file(file, text);
 
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		die("cannot write %s: %s", file, strerror(errno));
-	close(fd);
+	if (err)
+		die("cannot write %s: %s", file, strerror(-err));
 }
 
 static long mem_free_kb(void)
 {
 	return value_of("/proc/meminfo", "MemFree");
+}
+
+static void result(const char *mode, const char *name, double val)
+{
+	printf("result %s %s %.3f\n", mode, name, val);
 }
 
 /* Until every task but this one sleeps */
@@ -150,9 +71,9 @@ static void wait_asleep(void)
 		usleep(2000);
 }
 
-static long wake(int nr)
+static long clone_sleeper(void)
 {
-	return syscall(SYS_futex, &shared.futex, FUTEX_WAKE_PRIVATE, nr, NULL, NULL, 0);
+	return sm_sleeper(&sleepers, sleepers.arg[0], NULL);
 }
 
 /*
@@ -164,34 +85,29 @@ static void wake_all(long n)
 {
 	long woken = 0, got;
 
-	__atomic_store_n(&shared.futex, 1, __ATOMIC_SEQ_CST);
-	while ((got = wake(20000)) > 0)
+	sm_store(&sleepers.futex, 1);
+	while ((got = sm_wake(&sleepers.futex, 20000, SM_PRIVATE)) > 0)
 		woken += got;
 	if (woken != n)
 		die("the wake-up reached %ld of %ld threads", woken, n);
-	while (__atomic_load_n(&shared.woken_zero, __ATOMIC_SEQ_CST) +
-	       __atomic_load_n(&shared.woken_other, __ATOMIC_SEQ_CST) < n)
+	while (sm_load(&sleepers.returned) < n)
 		usleep(1000);
 	while (value_of("/proc/self/status", "Threads") > 1)
 		usleep(1000);
 }
 
-static void opt_in(void)
+/* How they came back; those that should not are a failure. */
+static int result_woken(const char *mode, long n)
 {
-	if (prctl(PR_STACKMUX, PR_STACKMUX_ENABLE, 0, 0, 0))
-		die("prctl(PR_STACKMUX): %s: is this a stackmux kernel?",
-		    strerror(errno));
-}
-
-static void result(const char *mode, const char *name, double val)
-{
-	printf("result %s %s %.3f\n", mode, name, val);
+	result(mode, "woken_zero", sleepers.returned - sleepers.failed);
+	result(mode, "woken_other", sleepers.failed);
+	return sleepers.returned - sleepers.failed != n;
 }
 
 /* The child: N threads asleep, then woken all at once. */
 static void compare(const char *mode, long n)
 {
-	long step = n / SAMPLES ?: 1, i, before, after, stack;
+	long step = n / SAMPLES ?: 1, i, err, before, after, stack;
 	double start, create, woken;
 
 	before = mem_free_kb();
@@ -199,8 +115,9 @@ static void compare(const char *mode, long n)
 	start = now_s();
 	create = 0;
 	for (i = 1; i <= n; i++) {
-		if (clone_sleeper() < 0)
-			die("clone() of thread %ld: %s", i, strerror(errno));
+		err = clone_sleeper();
+		if (err < 0)
+			die("clone() of thread %ld: %s", i, strerror(-err));
 		if (i % step && i != n)
 			continue;
 		wait_asleep();
@@ -216,22 +133,20 @@ static void compare(const char *mode, long n)
 	result(mode, "kernelstack_kib", stack);
 	result(mode, "create_us", create * 1e6 / n);
 	if (!strcmp(mode, "parked")) {
-		result(mode, "parked_threads", value_of(STATS, "parked"));
-		result(mode, "stacks", value_of(STATS, "stacks"));
-		result(mode, "stacks_idle", value_of(STATS, "stacks_idle"));
-		result(mode, "record_bytes", value_of(STATS, "record_bytes"));
-		write_file("/sys/kernel/debug/stackmux/reset", "1");
+		result(mode, "parked_threads", value_of(SM_STATS, "parked"));
+		result(mode, "stacks", value_of(SM_STATS, "stacks"));
+		result(mode, "stacks_idle", value_of(SM_STATS, "stacks_idle"));
+		result(mode, "record_bytes", value_of(SM_STATS, "record_bytes"));
+		write_file(SM_DEBUGFS "reset", "1");
 	}
 
 	start = now_s();
 	wake_all(n);
 	woken = now_s() - start;
 	result(mode, "wake_us", woken * 1e6 / n);
-	result(mode, "woken_zero", shared.woken_zero);
-	result(mode, "woken_other", shared.woken_other);
 	if (!strcmp(mode, "parked"))
-		result(mode, "stacks_max", value_of(STATS, "stacks_max"));
-	exit(shared.woken_zero == n ? 0 : 1);
+		result(mode, "stacks_max", value_of(SM_STATS, "stacks_max"));
+	exit(result_woken(mode, n));
 }
 
 /* The child: as many parked threads as fit. */
@@ -258,8 +173,7 @@ full:
 	result("most", "kernelstack_kib", value_of("/proc/meminfo", "KernelStack"));
 	result("most", "seconds", now_s() - start);
 	wake_all(n);
-	result("most", "woken_zero", shared.woken_zero);
-	exit(shared.woken_zero == n ? 0 : 1);
+	exit(result_woken("most", n));
 }
 
 /* Runs one measurement in a process of its own, and waits for its memory. */
@@ -274,8 +188,9 @@ static void run(const char *mode, long n)
 	if (pid < 0)
 		die("fork: %s", strerror(errno));
 	if (!pid) {
-		if (strcmp(mode, "classic"))
-			opt_in();
+		sm_sleepers_init(&sleepers);
+		if (strcmp(mode, "classic") && sm_enable(0))
+			die("cannot opt in: is this a stackmux kernel?");
 		if (!strcmp(mode, "most"))
 			most();
 		compare(mode, n);
@@ -305,8 +220,7 @@ static void mount_all(void)
 		mkdir("/sys", 0555);
 		mount("sysfs", "/sys", "sysfs", 0, NULL);
 	}
-	if (access("/sys/kernel/debug/stackmux", F_OK))
-		mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
+	sm_mount_debugfs();
 }
 
 int main(int argc, char **argv)

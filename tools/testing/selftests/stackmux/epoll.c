@@ -3,36 +3,7 @@
  * epoll_wait(), epoll_pwait() and epoll_pwait2(), in a process that parks and in
  * one that does not: results, and who of several waiters gets an event.
  */
-#include "calls.h"
-#include <sys/epoll.h>
-
-#ifndef __NR_epoll_pwait2
-#define __NR_epoll_pwait2	441
-#endif
-
-#define MANY		1000		/* descriptors */
-#define HOUR		(3600 * SM_SEC)
-#define NONE		(-1LL)		/* no time-out */
-
-enum { WAIT, PWAIT, PWAIT2, NR_FORMS };
-
-static const char *const form_names[] = {
-	"epoll_wait", "epoll_pwait", "epoll_pwait2",
-};
-
-/* One call of any form. */
-struct call {
-	struct sm_waiter w;
-	int form;
-	int max;			/* maxevents */
-	struct epoll_event *ev;		/* where to store them */
-	bool masked;
-	uint64_t mask;
-	uint64_t outside, after;	/* mask of the thread: to set, as left */
-	int handled;			/* handlers run when the call returned */
-	struct timespec ts;
-	struct epoll_event events[MANY];
-};
+#include "forms.h"
 
 #define NC	8	/* calls at the same time */
 
@@ -43,17 +14,7 @@ FIXTURE(epoll) {
 	struct sm_chan ch[MANY];
 };
 
-FIXTURE_VARIANT(epoll) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(epoll, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(epoll, parked) {
-	.parked = true,
-};
+SM_CLASSIC_AND_PARKED(epoll)
 
 FIXTURE_SETUP(epoll)
 {
@@ -65,91 +26,33 @@ FIXTURE_SETUP(epoll)
 	ASSERT_GE(self->epfd, 0);
 }
 
-FIXTURE_TEARDOWN(epoll)
+/* Make ready to call @form on @epfd, which has members already. */
+static void prepare_on(struct call *c, int form, int epfd, int64_t ns)
 {
-}
-
-/* ------------------------------------------------------- calls of all forms */
-
-static int ctl(int epfd, int op, int fd, uint32_t events, uint32_t data)
-{
-	struct epoll_event ev = { .events = events, .data.u32 = data };
-
-	return epoll_ctl(epfd, op, fd, &ev) ? -errno : 0;
-}
-
-static int add(int epfd, struct sm_chan *ch, int n, uint32_t events)
-{
-	int i, ret;
-
-	for (i = 0; i < n; i++) {
-		ret = ctl(epfd, EPOLL_CTL_ADD, ch[i].rd, events, i);
-		if (ret)
-			return ret;
-	}
-	return 0;
-}
-
-/* Make ready to call @form on @epfd with a time-out of @ns. */
-static void prepare(struct call *c, int form, int epfd, int64_t ns)
-{
-	struct sm_waiter *w = &c->w;
-	long ms = ns == NONE ? -1 : (ns + SM_MSEC - 1) / SM_MSEC;
-	long mask = c->masked ? (long)&c->mask : 0;
-
 	if (!c->ev)
 		c->ev = c->events;
 	if (!c->max)
 		c->max = MANY;
-	memset(c->events, 0xee, sizeof(c->events));
-	c->form = form;
-	switch (form) {
-	case WAIT:
-		sm_waiter_set(w, __NR_epoll_wait, epfd, (long)c->ev, c->max,
-			      ms, 0, 0);
-		break;
-	case PWAIT:
-		sm_waiter_set(w, __NR_epoll_pwait, epfd, (long)c->ev, c->max,
-			      ms, mask, 8);
-		break;
-	default:
-		c->ts = sm_ts(ns == NONE ? 0 : ns);
-		sm_waiter_set(w, __NR_epoll_pwait2, epfd, (long)c->ev, c->max,
-			      ns == NONE ? 0 : (long)&c->ts, mask, 8);
-	}
-	w->before = NULL;
-	w->after = NULL;
-	w->data = c;
-	w->entered = 0;
-	w->done = 0;
+	c->time = (void *)c->clock;
+	c->epfd = epfd;
+	prepare(c, form, ns);
 }
 
-/* Call it here. */
-static long call_now(struct call *c, int form, int epfd, int64_t ns)
+static long call_on(struct call *c, int form, int epfd, int64_t ns)
 {
-	prepare(c, form, epfd, ns);
+	prepare_on(c, form, epfd, ns);
 	sm_waiter_fn(&c->w);
 	return c->w.ret;
 }
 
-/* Call it in another thread, which falls asleep. */
-static bool start(struct sm_env *env, struct call *c, int form, int epfd,
-		  int64_t ns)
+static bool start_on(struct sm_env *env, struct call *c, int form, int epfd, int64_t ns)
 {
-	prepare(c, form, epfd, ns);
+	prepare_on(c, form, epfd, ns);
 	return sm_start(env, &c->w);
 }
 
-/* What an epoll_wait() finds at this moment, without waiting. */
-static long look(int epfd, struct epoll_event *ev, int max)
-{
-	return sm_syscall6(__NR_epoll_wait, epfd, (long)ev, max, 0, 0, 0);
-}
-
-#define FOR_EACH_FORM(form)	for ((form) = 0; (form) < NR_FORMS; (form)++)
-
 /* The call returns 1: number @i, with @events. */
-#define EXPECT_ONE(c, i, expected)					\
+#define EXPECT_EVENT(c, i, expected)					\
 do {									\
 	struct call *__c = (c);						\
 									\
@@ -164,105 +67,6 @@ do {									\
 
 /* ------------------------------------------------------------------ events */
 
-static void event_wakes(struct __test_metadata *_metadata, struct sm_env *env,
-			struct call *c, struct sm_chan *ch, int kind, int n)
-{
-	const int which[] = { 0, n / 2, n - 1 };
-	int form, i, epfd = epoll_create1(0);
-
-	ASSERT_EQ(0, sm_chans_open(ch, n, kind)) {
-		TH_LOG("%s", sm_kind_names[kind]);
-	}
-	ASSERT_EQ(0, add(epfd, ch, n, EPOLLIN));
-	FOR_EACH_FORM(form) {
-		for (i = n > 2 ? 0 : 2; i < 3; i++) {
-			ASSERT_TRUE(start(env, c, form, epfd, i ? NONE : HOUR));
-			ASSERT_TRUE(sm_chan_send(&ch[which[i]]));
-			EXPECT_ONE(c, which[i], EPOLLIN);
-			EXPECT_TRUE(sm_chan_take(&ch[which[i]]));
-			EXPECT_EQ(0xeeeeeeee, c->ev[1].events);
-		}
-	}
-	sm_chans_close(ch, n);
-	close(epfd);
-}
-
-TEST_F(epoll, eventfd)
-{
-	static const int sizes[] = { 1, 2, 9, 10, 100, MANY };
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(sizes); i++)
-		event_wakes(_metadata, &self->env, self->c, self->ch,
-			    SM_EVENTFD, sizes[i]);
-}
-
-TEST_F(epoll, pipe)
-{
-	event_wakes(_metadata, &self->env, self->c, self->ch, SM_PIPE, 1);
-	event_wakes(_metadata, &self->env, self->c, self->ch, SM_PIPE, 10);
-}
-
-TEST_F(epoll, unix_socket)
-{
-	event_wakes(_metadata, &self->env, self->c, self->ch, SM_UNIX, 1);
-	event_wakes(_metadata, &self->env, self->c, self->ch, SM_UNIX, 10);
-}
-
-TEST_F(epoll, tcp_socket)
-{
-	event_wakes(_metadata, &self->env, self->c, self->ch, SM_TCP, 1);
-	event_wakes(_metadata, &self->env, self->c, self->ch, SM_TCP, 10);
-}
-
-/* What happens before the caller runs is reported with it. */
-TEST_F(epoll, several_events)
-{
-	struct call *c = self->c;
-	bool seen[40];
-	int form, i, k;
-
-	ASSERT_EQ(0, sm_chans_open(self->ch, 40, SM_EVENTFD));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 40, EPOLLIN));
-	FOR_EACH_FORM(form) {
-		prepare(c, form, self->epfd, HOUR);
-		c->w.before = sm_pin_waiter;
-		ASSERT_TRUE(sm_start(&self->env, &c->w));
-		ASSERT_EQ(0, sm_rt_begin());
-		for (i = 0; i < 40; i += 3)
-			sm_chan_send(&self->ch[i]);
-		sm_rt_end();
-		SM_JOIN(&c->w, 14);
-		memset(seen, 0, sizeof(seen));
-		for (i = 0; i < 14; i++) {
-			k = c->ev[i].data.u32;
-			EXPECT_EQ(EPOLLIN, c->ev[i].events);
-			ASSERT_LT(k, 40);
-			EXPECT_FALSE(seen[k]);
-			seen[k] = true;
-			EXPECT_EQ(0, k % 3);
-			EXPECT_TRUE(sm_chan_take(&self->ch[k]));
-		}
-	}
-}
-
-TEST_F(epoll, ready_at_once)
-{
-	static const int64_t ns[] = { 0, 1, SM_MSEC, HOUR, NONE };
-	struct call *c = self->c;
-	int form, i;
-
-	ASSERT_EQ(0, sm_chans_open(self->ch, 5, SM_PIPE));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 5, EPOLLIN));
-	ASSERT_TRUE(sm_chan_send(&self->ch[3]));
-	FOR_EACH_FORM(form) {
-		for (i = 0; i < ARRAY_SIZE(ns); i++) {
-			EXPECT_EQ(1, call_now(c, form, self->epfd, ns[i]));
-			EXPECT_EQ(3, c->ev[0].data.u32);
-		}
-	}
-}
-
 /* Reported for as long as it is there. */
 TEST_F(epoll, level_triggered)
 {
@@ -270,15 +74,15 @@ TEST_F(epoll, level_triggered)
 	int form, i;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_PIPE));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 2, EPOLLIN));
-	FOR_EACH_FORM(form) {
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, NONE));
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 2, EPOLLIN));
+	FOR_EPOLL_FORMS(form) {
+		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, NONE));
 		ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-		EXPECT_ONE(c, 1, EPOLLIN);
+		EXPECT_EVENT(c, 1, EPOLLIN);
 		for (i = 0; i < 3; i++)
-			EXPECT_EQ(1, call_now(c, form, self->epfd, NONE));
+			EXPECT_EQ(1, call_on(c, form, self->epfd, NONE));
 		EXPECT_TRUE(sm_chan_take(&self->ch[1]));
-		EXPECT_EQ(0, call_now(c, form, self->epfd, 0));
+		EXPECT_EQ(0, call_on(c, form, self->epfd, 0));
 	}
 }
 
@@ -290,14 +94,14 @@ TEST_F(epoll, edge_triggered)
 
 	for (kind = 0; kind < SM_NR_KINDS; kind++) {
 		ASSERT_EQ(0, sm_chans_open(self->ch, 2, kind));
-		ASSERT_EQ(0, add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
-		FOR_EACH_FORM(form) {
+		ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
+		FOR_EPOLL_FORMS(form) {
 			for (i = 0; i < 3; i++) {
-				ASSERT_TRUE(start(&self->env, c, form,
+				ASSERT_TRUE(start_on(&self->env, c, form,
 						  self->epfd, NONE));
 				ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-				EXPECT_ONE(c, 1, EPOLLIN);
-				EXPECT_EQ(0, call_now(c, form, self->epfd,
+				EXPECT_EVENT(c, 1, EPOLLIN);
+				EXPECT_EQ(0, call_on(c, form, self->epfd,
 						      i * SM_MSEC));
 			}
 		}
@@ -312,75 +116,22 @@ TEST_F(epoll, oneshot)
 	int form;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN | EPOLLONESHOT));
-	FOR_EACH_FORM(form) {
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, NONE));
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN | EPOLLONESHOT));
+	FOR_EPOLL_FORMS(form) {
+		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, NONE));
 		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-		EXPECT_ONE(c, 0, EPOLLIN);
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, HOUR));
+		EXPECT_EVENT(c, 0, EPOLLIN);
+		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, HOUR));
 		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 		sm_settle();
 		ASSERT_EQ(0, sm_load(&c->w.done));
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
 				 EPOLLIN | EPOLLONESHOT, 7));
-		EXPECT_ONE(c, 7, EPOLLIN);
+		EXPECT_EVENT(c, 7, EPOLLIN);
 		EXPECT_TRUE(sm_chan_take(&self->ch[0]));
 		EXPECT_TRUE(sm_chan_take(&self->ch[0]));
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
 				 EPOLLIN | EPOLLONESHOT, 0));
-	}
-}
-
-TEST_F(epoll, hangup_and_error)
-{
-	const uint32_t expected[] = {
-		[SM_PIPE] = EPOLLHUP,
-		[SM_UNIX] = EPOLLIN | EPOLLRDHUP | EPOLLHUP,
-		[SM_TCP] = EPOLLIN | EPOLLRDHUP,
-	};
-	struct call *c = self->c;
-	int form, kind;
-
-	FOR_EACH_FORM(form) {
-		for (kind = SM_PIPE; kind < SM_NR_KINDS; kind++) {
-			ASSERT_EQ(0, sm_chan_open(&self->ch[0], kind));
-			ASSERT_EQ(0, add(self->epfd, self->ch, 1,
-					 EPOLLIN | EPOLLRDHUP));
-			ASSERT_TRUE(start(&self->env, c, form, self->epfd,
-					  HOUR));
-			close(self->ch[0].wr);
-			EXPECT_ONE(c, 0, expected[kind]);
-			close(self->ch[0].rd);
-		}
-		/* Of a pipe without readers, though nothing is asked for */
-		ASSERT_EQ(0, sm_chan_open(&self->ch[0], SM_PIPE));
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_ADD, self->ch[0].wr,
-				 0, 5));
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, NONE));
-		close(self->ch[0].rd);
-		EXPECT_ONE(c, 5, EPOLLERR);
-		close(self->ch[0].wr);
-	}
-}
-
-TEST_F(epoll, listening_socket)
-{
-	struct call *c = self->c;
-	struct sockaddr_in sin;
-	int form, l, s, a;
-
-	l = sm_tcp_listen(&sin);
-	ASSERT_GE(l, 0);
-	ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_ADD, l, EPOLLIN, 9));
-	FOR_EACH_FORM(form) {
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, NONE));
-		s = socket(AF_INET, SOCK_STREAM, 0);
-		ASSERT_EQ(0, connect(s, (void *)&sin, sizeof(sin)));
-		EXPECT_ONE(c, 9, EPOLLIN);
-		a = accept(l, NULL, NULL);
-		EXPECT_GE(a, 0);
-		close(a);
-		close(s);
 	}
 }
 
@@ -396,32 +147,32 @@ TEST_F(epoll, nested)
 	for (i = 0; i < 4; i++) {
 		fd[i] = epoll_create1(0);
 		if (!i) {
-			ASSERT_EQ(0, add(fd[i], self->ch, 2, EPOLLIN));
+			ASSERT_EQ(0, epoll_add(fd[i], self->ch, 2, EPOLLIN));
 		} else {
-			ASSERT_EQ(0, ctl(fd[i], EPOLL_CTL_ADD, fd[i - 1],
+			ASSERT_EQ(0, epoll_ctl_data(fd[i], EPOLL_CTL_ADD, fd[i - 1],
 					 EPOLLIN, 100 + i));
 		}
 	}
-	FOR_EACH_FORM(form) {
+	FOR_EPOLL_FORMS(form) {
 		/* Waiters at each level: each learns of it. */
 		sm_rebase(&self->env);
 		for (i = 0; i < 4; i++) {
-			prepare(&self->c[i], form, fd[i], NONE);
+			prepare_on(&self->c[i], form, fd[i], NONE);
 			ASSERT_EQ(0, sm_waiter_run(&self->c[i].w));
 		}
 		for (i = 0; i < 4; i++)
 			ASSERT_TRUE(sm_sleeps(&self->c[i].w));
 		ASSERT_TRUE(sm_wait_parked(&self->env, 4));
 		sm_chan_send(&self->ch[1]);
-		EXPECT_ONE(&self->c[0], 1, EPOLLIN);
+		EXPECT_EVENT(&self->c[0], 1, EPOLLIN);
 		for (i = 1; i < 4; i++)
-			EXPECT_ONE(&self->c[i], 100 + i, EPOLLIN);
+			EXPECT_EVENT(&self->c[i], 100 + i, EPOLLIN);
 		sm_chan_take(&self->ch[1]);
 
 		for (k = 3; k >= 0; k--) {
-			ASSERT_TRUE(start(&self->env, c, form, fd[k], HOUR));
+			ASSERT_TRUE(start_on(&self->env, c, form, fd[k], HOUR));
 			sm_chan_send(&self->ch[1]);
-			EXPECT_ONE(c, k ? 100 + k : 1, EPOLLIN);
+			EXPECT_EVENT(c, k ? 100 + k : 1, EPOLLIN);
 			sm_chan_take(&self->ch[1]);
 		}
 	}
@@ -441,44 +192,44 @@ TEST_F(epoll, ctl_while_waiting)
 	int form;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 3, SM_EVENTFD));
-	FOR_EACH_FORM(form) {
+	FOR_EPOLL_FORMS(form) {
 		/* An empty set; a ready one is added */
 		sm_chan_send(&self->ch[0]);
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, NONE));
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_ADD, self->ch[1].rd,
+		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, NONE));
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_ADD, self->ch[1].rd,
 				 EPOLLIN, 1));
 		sm_settle();
 		ASSERT_EQ(0, sm_load(&c->w.done));
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_ADD, self->ch[0].rd,
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_ADD, self->ch[0].rd,
 				 EPOLLIN, 0));
-		EXPECT_ONE(c, 0, EPOLLIN);
+		EXPECT_EVENT(c, 0, EPOLLIN);
 		sm_chan_take(&self->ch[0]);
 
 		/* Other events of one that is there */
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, HOUR));
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_MOD, self->ch[1].rd,
+		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, HOUR));
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[1].rd,
 				 EPOLLOUT, 11));
-		EXPECT_ONE(c, 11, EPOLLOUT);
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_MOD, self->ch[1].rd,
+		EXPECT_EVENT(c, 11, EPOLLOUT);
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[1].rd,
 				 EPOLLIN, 1));
 
 		/* Added during the wait, ready after that */
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, HOUR));
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_ADD, self->ch[2].rd,
+		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, HOUR));
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_ADD, self->ch[2].rd,
 				 EPOLLIN, 2));
 		/* Taken out */
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_DEL, self->ch[1].rd,
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_DEL, self->ch[1].rd,
 				 0, 0));
 		sm_chan_send(&self->ch[1]);
 		sm_settle();
 		ASSERT_EQ(0, sm_load(&c->w.done));
 		sm_chan_send(&self->ch[2]);
-		EXPECT_ONE(c, 2, EPOLLIN);
+		EXPECT_EVENT(c, 2, EPOLLIN);
 		sm_chan_take(&self->ch[1]);
 		sm_chan_take(&self->ch[2]);
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_DEL, self->ch[0].rd,
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_DEL, self->ch[0].rd,
 				 0, 0));
-		ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_DEL, self->ch[2].rd,
+		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_DEL, self->ch[2].rd,
 				 0, 0));
 	}
 }
@@ -490,14 +241,14 @@ TEST_F(epoll, closed_while_waiting)
 	int form, how, epfd;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_PIPE));
-	FOR_EACH_FORM(form) {
+	FOR_EPOLL_FORMS(form) {
 		for (how = 0; how < 4; how++) {
 			const int64_t ns = how & 1 ? 200 * SM_MSEC * sm_slow() :
 					   NONE;
 
 			epfd = epoll_create1(0);
-			ASSERT_EQ(0, add(epfd, self->ch, 2, EPOLLIN));
-			ASSERT_TRUE(start(&self->env, c, form, epfd, ns));
+			ASSERT_EQ(0, epoll_add(epfd, self->ch, 2, EPOLLIN));
+			ASSERT_TRUE(start_on(&self->env, c, form, epfd, ns));
 			if (how & 2) {
 				ASSERT_EQ(epfd, dup2(self->ch[0].rd, epfd));
 			} else {
@@ -510,7 +261,7 @@ TEST_F(epoll, closed_while_waiting)
 				sm_settle();
 				ASSERT_EQ(0, sm_load(&c->w.done));
 				sm_chan_send(&self->ch[1]);
-				EXPECT_ONE(c, 1, EPOLLIN);
+				EXPECT_EVENT(c, 1, EPOLLIN);
 				sm_chan_take(&self->ch[1]);
 			}
 			if (how & 2)
@@ -526,11 +277,11 @@ TEST_F(epoll, member_closed_while_waiting)
 	int form, copy;
 
 	signal(SIGPIPE, SIG_IGN);
-	FOR_EACH_FORM(form) {
+	FOR_EPOLL_FORMS(form) {
 		ASSERT_EQ(0, sm_chans_open(self->ch, 3, SM_PIPE));
-		ASSERT_EQ(0, add(self->epfd, self->ch, 3, EPOLLIN));
+		ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 3, EPOLLIN));
 		copy = dup(self->ch[1].rd);
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, HOUR));
+		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, HOUR));
 		close(self->ch[0].rd);
 		/* Unlike poll(), the wait does not hold the file. */
 		EXPECT_FALSE(sm_chan_send(&self->ch[0]));
@@ -539,7 +290,7 @@ TEST_F(epoll, member_closed_while_waiting)
 		sm_settle();
 		ASSERT_EQ(0, sm_load(&c->w.done));
 		ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-		EXPECT_ONE(c, 1, EPOLLIN);
+		EXPECT_EVENT(c, 1, EPOLLIN);
 		close(copy);
 		close(self->ch[0].wr);
 		close(self->ch[1].wr);
@@ -555,10 +306,10 @@ TEST_F(epoll, maxevents)
 	int form, i, k, seen;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 5, SM_EVENTFD));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 5, EPOLLIN | EPOLLET));
-	FOR_EACH_FORM(form) {
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 5, EPOLLIN | EPOLLET));
+	FOR_EPOLL_FORMS(form) {
 		c->max = 2;
-		prepare(c, form, self->epfd, NONE);
+		prepare_on(c, form, self->epfd, NONE);
 		c->w.before = sm_pin_waiter;
 		ASSERT_TRUE(sm_start(&self->env, &c->w));
 		ASSERT_EQ(0, sm_rt_begin());
@@ -566,7 +317,7 @@ TEST_F(epoll, maxevents)
 			sm_chan_send(&self->ch[i]);
 		sm_rt_end();
 		SM_JOIN(&c->w, 2);
-		EXPECT_EQ(0xeeeeeeee, c->events[2].events);
+		EXPECT_EQ(UNTOUCHED, c->events[2].events);
 		seen = 1 << c->ev[0].data.u32 | 1 << c->ev[1].data.u32;
 		EXPECT_EQ(2, look(self->epfd, ev, 2));
 		seen |= 1 << ev[0].data.u32 | 1 << ev[1].data.u32;
@@ -581,7 +332,7 @@ TEST_F(epoll, maxevents)
 			static const int bad[] = { -1, INT_MIN, INT_MAX };
 
 			c->max = bad[k];
-			EXPECT_EQ(-EINVAL, call_now(c, form, self->epfd, HOUR));
+			EXPECT_EQ(-EINVAL, call_on(c, form, self->epfd, HOUR));
 		}
 	}
 	EXPECT_EQ(-EINVAL, look(self->epfd, ev, 0));
@@ -603,15 +354,15 @@ TEST_F(epoll, bad_events_pointer)
 
 	for (i = 0; i < ARRAY_SIZE(modes); i++) {
 		ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-		ASSERT_EQ(0, add(self->epfd, self->ch, 1, modes[i]));
-		FOR_EACH_FORM(form) {
+		ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, modes[i]));
+		FOR_EPOLL_FORMS(form) {
 			for (read_only = 0; read_only < 2; read_only++) {
 				page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
 					    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 				ASSERT_NE(MAP_FAILED, page);
 				c->ev = (void *)page;
 				c->max = 4;
-				ASSERT_TRUE(start(&self->env, c, form,
+				ASSERT_TRUE(start_on(&self->env, c, form,
 						  self->epfd, HOUR));
 				if (read_only)
 					mprotect(page, 4096, PROT_READ);
@@ -622,12 +373,12 @@ TEST_F(epoll, bad_events_pointer)
 				EXPECT_EQ(1, look(self->epfd, &ev, 1));
 				EXPECT_EQ(0, ev.data.u32);
 				EXPECT_TRUE(sm_chan_take(&self->ch[0]));
-				ctl(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
+				epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
 				    modes[i], 0);
 				EXPECT_EQ(0, look(self->epfd, &ev, 1));
 
 				/* Time out with nowhere to store anything */
-				EXPECT_EQ(0, call_now(c, form, self->epfd,
+				EXPECT_EQ(0, call_on(c, form, self->epfd,
 						      20 * SM_MSEC));
 				munmap(page, 4096);
 			}
@@ -636,8 +387,8 @@ TEST_F(epoll, bad_events_pointer)
 	}
 	/* What is no user address is found at once. */
 	c->ev = (void *)-4096L;
-	FOR_EACH_FORM(form)
-		EXPECT_EQ(-EFAULT, call_now(c, form, self->epfd, HOUR));
+	FOR_EPOLL_FORMS(form)
+		EXPECT_EQ(-EFAULT, call_on(c, form, self->epfd, HOUR));
 }
 
 /* Room for some of them: those are returned, the others stay. */
@@ -649,15 +400,15 @@ TEST_F(epoll, events_across_boundary)
 	char *page;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 4, SM_EVENTFD));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 4, EPOLLIN | EPOLLET));
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 4, EPOLLIN | EPOLLET));
 	page = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, page);
 	munmap(page + 4096, 4096);
-	FOR_EACH_FORM(form) {
+	FOR_EPOLL_FORMS(form) {
 		c->ev = (void *)(page + 4096 - 3 * sizeof(*c->ev));
 		c->max = 8;
-		prepare(c, form, self->epfd, NONE);
+		prepare_on(c, form, self->epfd, NONE);
 		c->w.before = sm_pin_waiter;
 		ASSERT_TRUE(sm_start(&self->env, &c->w));
 		ASSERT_EQ(0, sm_rt_begin());
@@ -683,65 +434,32 @@ TEST_F(epoll, errors)
 	none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, none);
 	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-	FOR_EACH_FORM(form) {
-		EXPECT_EQ(-EBADF, call_now(c, form, -1, HOUR));
-		EXPECT_EQ(-EBADF, call_now(c, form, 4000, HOUR));
-		EXPECT_EQ(-EINVAL, call_now(c, form, self->ch[0].rd, HOUR));
+	FOR_EPOLL_FORMS(form) {
+		EXPECT_EQ(-EBADF, call_on(c, form, -1, HOUR));
+		EXPECT_EQ(-EBADF, call_on(c, form, 4000, HOUR));
+		EXPECT_EQ(-EINVAL, call_on(c, form, self->ch[0].rd, HOUR));
 		if (form == WAIT)
 			continue;
 		c->masked = true;
-		prepare(c, form, self->epfd, HOUR);
+		prepare_on(c, form, self->epfd, HOUR);
 		c->w.arg[5] = 7;
 		sm_waiter_fn(&c->w);
 		EXPECT_EQ(-EINVAL, c->w.ret);
-		prepare(c, form, self->epfd, HOUR);
+		prepare_on(c, form, self->epfd, HOUR);
 		c->w.arg[4] = (long)none;
 		sm_waiter_fn(&c->w);
 		EXPECT_EQ(-EFAULT, c->w.ret);
 		c->masked = false;
 	}
-	prepare(c, PWAIT2, self->epfd, HOUR);
+	prepare_on(c, PWAIT2, self->epfd, HOUR);
 	c->w.arg[3] = (long)none;
 	sm_waiter_fn(&c->w);
 	EXPECT_EQ(-EFAULT, c->w.ret);
 	for (i = 0; i < ARRAY_SIZE(bad_time); i++) {
-		prepare(c, PWAIT2, self->epfd, HOUR);
-		c->ts = bad_time[i];
+		prepare_on(c, PWAIT2, self->epfd, HOUR);
+		c->time->ts = bad_time[i];
 		sm_waiter_fn(&c->w);
 		EXPECT_EQ(-EINVAL, c->w.ret);
-	}
-}
-
-/* -------------------------------------------------------------------- time */
-
-TEST_F(epoll, timeout)
-{
-	static const int64_t ns[] = {
-		0, 1, 1000, 50000, SM_MSEC, 20 * SM_MSEC, 250 * SM_MSEC,
-	};
-	static const int sizes[] = { 0, 1, 30 };
-	struct call *c = self->c;
-	int form, i, j, epfd;
-
-	ASSERT_EQ(0, sm_chans_open(self->ch, 30, SM_EVENTFD));
-	for (j = 0; j < ARRAY_SIZE(sizes); j++) {
-		epfd = epoll_create1(0);
-		ASSERT_EQ(0, add(epfd, self->ch, sizes[j], EPOLLIN));
-		FOR_EACH_FORM(form) {
-			sm_rebase(&self->env);
-			for (i = 0; i < ARRAY_SIZE(ns); i++) {
-				EXPECT_EQ(0, call_now(c, form, epfd, ns[i]));
-				EXPECT_GE(sm_waiter_ns(&c->w), ns[i]);
-				EXPECT_LT(sm_waiter_ns(&c->w),
-					  ns[i] + sm_late_ns());
-				/* Unlike others it keeps the time for itself. */
-				if (form == PWAIT2)
-					EXPECT_EQ(ns[i], c->ts.tv_sec * SM_SEC +
-						  c->ts.tv_nsec);
-			}
-			SM_EXPECT_PARKS(&self->env, 1);
-		}
-		close(epfd);
 	}
 }
 
@@ -756,7 +474,7 @@ TEST_F(epoll, timeouts_many)
 	int i;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_EVENTFD));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN));
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN));
 	sm_rebase(&self->env);
 	for (i = 0; i < NR; i++) {
 		ns[i] = i % 4 == 3 ? HOUR : (20 + (i * 37) % 300) * SM_MSEC;
@@ -789,7 +507,7 @@ static bool start_all(struct sm_env *env, struct call *c, int n, int epfd)
 
 	sm_rebase(env);
 	for (i = 0; i < n; i++) {
-		prepare(&c[i], i % NR_FORMS, epfd, i % 2 ? HOUR : NONE);
+		prepare_on(&c[i], WAIT + i % 3, epfd, i % 2 ? HOUR : NONE);
 		if (sm_waiter_run(&c[i].w) || !sm_wait_parked(env, i + 1) ||
 		    !sm_sleeps(&c[i].w))
 			return false;
@@ -816,7 +534,7 @@ TEST_F(epoll, edge_wakes_one)
 
 	for (m = 0; m < ARRAY_SIZE(modes); m++) {
 		ASSERT_EQ(0, sm_chans_open(self->ch, NC, SM_EVENTFD));
-		ASSERT_EQ(0, add(self->epfd, self->ch, NC, modes[m]));
+		ASSERT_EQ(0, epoll_add(self->epfd, self->ch, NC, modes[m]));
 		ASSERT_TRUE(start_all(&self->env, self->c, NC, self->epfd));
 		for (i = 0; i < NC; i++) {
 			ASSERT_TRUE(sm_chan_send(&self->ch[i]));
@@ -837,11 +555,11 @@ TEST_F(epoll, level_wakes_all)
 	int i;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_EVENTFD));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN));
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN));
 	ASSERT_TRUE(start_all(&self->env, self->c, NC, self->epfd));
 	ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 	for (i = 0; i < NC; i++)
-		EXPECT_ONE(&self->c[i], 0, EPOLLIN);
+		EXPECT_EVENT(&self->c[i], 0, EPOLLIN);
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
 
@@ -851,7 +569,7 @@ TEST_F(epoll, two_events_two_waiters)
 	int i, k, max, round, seen;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_EVENTFD));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
 	for (round = 0; round < 20; round++) {
 		max = 1 + round % 2;
 		for (i = 0; i < 2; i++)
@@ -888,12 +606,12 @@ TEST_F(epoll, exclusive_wakes_one)
 		ASSERT_EQ(0, sm_chans_open(self->ch, 1, kind));
 		for (i = 0; i < NC; i++) {
 			fd[i] = epoll_create1(0);
-			ASSERT_EQ(0, add(fd[i], self->ch, 1,
+			ASSERT_EQ(0, epoll_add(fd[i], self->ch, 1,
 					 EPOLLIN | EPOLLEXCLUSIVE));
 		}
 		sm_rebase(&self->env);
 		for (i = 0; i < NC; i++) {
-			prepare(&self->c[i], i % NR_FORMS, fd[i], NONE);
+			prepare_on(&self->c[i], WAIT + i % 3, fd[i], NONE);
 			ASSERT_EQ(0, sm_waiter_run(&self->c[i].w));
 		}
 		for (i = 0; i < NC; i++)
@@ -909,7 +627,7 @@ TEST_F(epoll, exclusive_wakes_one)
 			EXPECT_TRUE(sm_chan_take(&self->ch[0]));
 		}
 		for (i = 0; i < NC; i++) {
-			EXPECT_ONE(&self->c[i], 0, EPOLLIN);
+			EXPECT_EVENT(&self->c[i], 0, EPOLLIN);
 			close(fd[i]);
 		}
 		sm_chans_close(self->ch, 1);
@@ -925,8 +643,8 @@ TEST_F(epoll, all_instances)
 	sm_rebase(&self->env);
 	for (i = 0; i < NC; i++) {
 		fd[i] = epoll_create1(0);
-		ASSERT_EQ(0, add(fd[i], self->ch, 1, EPOLLIN | EPOLLET));
-		prepare(&self->c[i], i % NR_FORMS, fd[i], NONE);
+		ASSERT_EQ(0, epoll_add(fd[i], self->ch, 1, EPOLLIN | EPOLLET));
+		prepare_on(&self->c[i], WAIT + i % 3, fd[i], NONE);
 		ASSERT_EQ(0, sm_waiter_run(&self->c[i].w));
 	}
 	for (i = 0; i < NC; i++)
@@ -934,7 +652,7 @@ TEST_F(epoll, all_instances)
 	ASSERT_TRUE(sm_wait_parked(&self->env, NC));
 	ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 	for (i = 0; i < NC; i++)
-		EXPECT_ONE(&self->c[i], 0, EPOLLIN);
+		EXPECT_EVENT(&self->c[i], 0, EPOLLIN);
 }
 
 /* Woken, but the event has gone when the caller gets to run: it waits on. */
@@ -945,9 +663,9 @@ TEST_F(epoll, event_taken_by_another)
 	int form, i;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_EVENTFD));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
-	FOR_EACH_FORM(form) {
-		prepare(c, form, self->epfd, HOUR);
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
+	FOR_EPOLL_FORMS(form) {
+		prepare_on(c, form, self->epfd, HOUR);
 		c->w.before = sm_pin_waiter;
 		ASSERT_TRUE(sm_start(&self->env, &c->w));
 		for (i = 0; i < 25; i++) {
@@ -962,16 +680,16 @@ TEST_F(epoll, event_taken_by_another)
 			}
 		}
 		ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-		EXPECT_ONE(c, 1, EPOLLIN);
+		EXPECT_EVENT(c, 1, EPOLLIN);
 		EXPECT_TRUE(sm_chan_take(&self->ch[1]));
 	}
 	/* Level-triggered: no longer ready when it is asked. */
-	ASSERT_EQ(0, ctl(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd, EPOLLIN,
+	ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd, EPOLLIN,
 			 0));
-	FOR_EACH_FORM(form) {
+	FOR_EPOLL_FORMS(form) {
 		const int64_t ns = 200 * SM_MSEC * sm_slow();
 
-		prepare(c, form, self->epfd, ns);
+		prepare_on(c, form, self->epfd, ns);
 		c->w.before = sm_pin_waiter;
 		ASSERT_EQ(0, sm_waiter_run(&c->w));
 		while (!sm_load(&c->w.done)) {
@@ -1008,8 +726,8 @@ static void passed_on(struct __test_metadata *_metadata, struct sm_env *env,
 
 	sm_handle(SIGUSR1, 0);
 	/* The last one to wait is the first to be chosen. */
-	ASSERT_TRUE(start(env, b, form, epfd, HOUR));
-	prepare(a, form, epfd, how == BY_TIMEOUT ? ns : HOUR);
+	ASSERT_TRUE(start_on(env, b, form, epfd, HOUR));
+	prepare_on(a, form, epfd, how == BY_TIMEOUT ? ns : HOUR);
 	a->w.before = sm_pin_waiter;
 	sm_rebase(env);
 	if (how == BY_KILL) {
@@ -1072,7 +790,7 @@ static void passed_on(struct __test_metadata *_metadata, struct sm_env *env,
 		TH_LOG("%s: the event is lost, the other call returned %ld",
 		       form_names[form], a->w.ret);
 	}
-	EXPECT_ONE(b, 0, EPOLLIN);
+	EXPECT_EVENT(b, 0, EPOLLIN);
 	sm_chan_take(ch);
 	EXPECT_EQ(0, look(epfd, &ev, 1));
 }
@@ -1083,8 +801,8 @@ TEST_F(epoll, name)							\
 	int form;							\
 									\
 	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_EVENTFD));		\
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN | EPOLLET));	\
-	FOR_EACH_FORM(form)						\
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN | EPOLLET));	\
+	FOR_EPOLL_FORMS(form)						\
 		passed_on(_metadata, &self->env, self->c, self->epfd,	\
 			  self->ch, how, event_first, form);		\
 }
@@ -1098,27 +816,7 @@ TEST_PASSED_ON(kill_then_event, BY_KILL, false)
 
 /* ----------------------------------------------------------------- signals */
 
-/* A handler ends the wait, SA_RESTART or not; so does SIGSTOP. */
-TEST_F(epoll, handled_signal)
-{
-	static const int sa_flags[] = { 0, SA_RESTART };
-	struct call *c = self->c;
-	int form, i;
-
-	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_PIPE));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 2, EPOLLIN));
-	FOR_EACH_FORM(form) {
-		for (i = 0; i < 4; i++) {
-			sm_handle(SIGUSR1, sa_flags[i % 2]);
-			ASSERT_TRUE(start(&self->env, c, form, self->epfd,
-					  i < 2 ? HOUR : NONE));
-			EXPECT_EQ(0, sm_tgkill(getpid(), c->w.tid, SIGUSR1));
-			SM_JOIN(&c->w, -EINTR);
-			EXPECT_EQ(1, sm_load(&sm_handled));
-		}
-	}
-}
-
+/* A stop ends the wait, too. */
 TEST_F(epoll, stopped)
 {
 	struct call *c = self->c;
@@ -1126,10 +824,10 @@ TEST_F(epoll, stopped)
 	pid_t pid;
 
 	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_EVENTFD));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN));
-	FOR_EACH_FORM(form) {
+	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN));
+	FOR_EPOLL_FORMS(form) {
 		for (event = 0; event < 2; event++) {
-			prepare(c, form, self->epfd, HOUR);
+			prepare_on(c, form, self->epfd, HOUR);
 			sm_rebase(&self->env);
 			pid = sm_fork();
 			ASSERT_GE(pid, 0);
@@ -1155,418 +853,7 @@ TEST_F(epoll, stopped)
 	}
 }
 
-TEST_F(epoll, ignored_signals)
-{
-	static const int sigs[] = { SIGCHLD, SIGURG, SIGWINCH, SIGCONT };
-	struct call *c = self->c;
-	int form, i;
-
-	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN));
-	signal(SIGUSR2, SIG_IGN);
-	FOR_EACH_FORM(form) {
-		ASSERT_TRUE(start(&self->env, c, form, self->epfd, HOUR));
-		for (i = 0; i < ARRAY_SIZE(sigs); i++) {
-			EXPECT_EQ(0, sm_tgkill(getpid(), c->w.tid, sigs[i]));
-			EXPECT_EQ(0, kill(getpid(), sigs[i]));
-		}
-		EXPECT_EQ(0, sm_tgkill(getpid(), c->w.tid, SIGUSR2));
-		sm_settle();
-		ASSERT_TRUE(sm_sleeps(&c->w));
-		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-		EXPECT_ONE(c, 0, EPOLLIN);
-		EXPECT_TRUE(sm_chan_take(&self->ch[0]));
-	}
-}
-
-#define USR1	sm_bit(SIGUSR1)
-#define USR2	sm_bit(SIGUSR2)
-
-static void mask_before(struct sm_waiter *w)
-{
-	struct call *c = w->data;
-
-	sm_mask_set(c->outside);
-	c->handled = sm_load(&sm_handled);
-}
-
-static void mask_before_pending(struct sm_waiter *w)
-{
-	mask_before(w);
-	sm_tgkill(getpid(), sm_gettid(), SIGUSR1);
-}
-
-static void mask_after(struct sm_waiter *w)
-{
-	struct call *c = w->data;
-
-	c->after = sm_mask_now();
-	c->handled = sm_load(&sm_handled) - c->handled;
-}
-
-static void prepare_masked(struct call *c, int form, int epfd, int64_t ns,
-			   uint64_t outside, uint64_t inside)
-{
-	c->masked = true;
-	c->mask = inside;
-	c->outside = outside;
-	prepare(c, form, epfd, ns);
-	c->w.before = mask_before;
-	c->w.after = mask_after;
-}
-
-/* Blocked outside, not inside: pending before, or during the wait. */
-TEST_F(epoll, mask_lets_in)
-{
-	struct call *c = self->c;
-	int form, i;
-
-	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN));
-	for (form = PWAIT; form < NR_FORMS; form++) {
-		for (i = 0; i < 4; i++) {
-			sm_handle(SIGUSR1, i % 2 ? SA_RESTART : 0);
-			prepare_masked(c, form, self->epfd,
-				       i % 2 ? HOUR : NONE, USR1, USR2);
-			if (i / 2) {
-				c->w.before = mask_before_pending;
-				ASSERT_EQ(0, sm_waiter_run(&c->w));
-			} else {
-				ASSERT_TRUE(sm_start(&self->env, &c->w));
-				EXPECT_EQ(USR2, sm_mask_of(getpid(),
-							   c->w.tid));
-				EXPECT_EQ(0, sm_tgkill(getpid(), c->w.tid,
-						       SIGUSR1));
-			}
-			SM_JOIN(&c->w, -EINTR);
-			EXPECT_EQ(1, c->handled);
-			EXPECT_EQ(USR1 | USR2, sm_mask_in_handler);
-			EXPECT_EQ(USR1, sm_mask_to_restore);
-			EXPECT_EQ(USR1, c->after);
-		}
-		/* With an event there it stays pending. */
-		sm_handle(SIGUSR1, 0);
-		prepare_masked(c, form, self->epfd, HOUR, USR1, USR2);
-		c->w.before = mask_before_pending;
-		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-		ASSERT_EQ(0, sm_waiter_run(&c->w));
-		EXPECT_ONE(c, 0, EPOLLIN);
-		EXPECT_EQ(0, c->handled);
-		EXPECT_EQ(USR1, c->after);
-		EXPECT_TRUE(sm_chan_take(&self->ch[0]));
-	}
-}
-
-/* Not blocked outside, but inside: it waits for the end of the call. */
-TEST_F(epoll, mask_keeps_out)
-{
-	struct call *c = self->c;
-	int form, timeout;
-
-	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN));
-	for (form = PWAIT; form < NR_FORMS; form++) {
-		for (timeout = 0; timeout < 2; timeout++) {
-			sm_handle(SIGUSR1, 0);
-			prepare_masked(c, form, self->epfd, timeout ?
-				       300 * SM_MSEC * sm_slow() : HOUR,
-				       USR2, USR1);
-			ASSERT_TRUE(sm_start(&self->env, &c->w));
-			EXPECT_EQ(USR1, sm_mask_of(getpid(), c->w.tid));
-			EXPECT_EQ(0, sm_tgkill(getpid(), c->w.tid, SIGUSR1));
-			if (!timeout) {
-				sm_settle();
-				EXPECT_EQ(0, sm_load(&sm_handled));
-				EXPECT_EQ(USR1, sm_mask_of(getpid(),
-							   c->w.tid));
-				ASSERT_TRUE(sm_sleeps(&c->w));
-				ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-				EXPECT_ONE(c, 0, EPOLLIN);
-				EXPECT_TRUE(sm_chan_take(&self->ch[0]));
-			} else {
-				SM_JOIN(&c->w, 0);
-			}
-			/* Before the call returned. */
-			EXPECT_EQ(1, c->handled);
-			EXPECT_EQ(USR1 | USR2, sm_mask_in_handler);
-			EXPECT_EQ(USR2, sm_mask_to_restore);
-			EXPECT_EQ(USR2, c->after);
-		}
-	}
-}
-
-/* ---------------------------------------------------------- ends of threads */
-
-static void *end_thread(void *p)
-{
-	struct call *c = p;
-
-	sm_waiter_fn(&c->w);
-	return NULL;
-}
-
-/*
- * A process ends while one of its threads waits, in each way that a process
- * can end: the epoll file goes, and with it what it held.
- */
-TEST_F(epoll, process_ends)
-{
-	static char *const argv[] = { "/bin/true", NULL };
-	struct call *c = self->c;
-	struct epoll_event ev;
-	int form, how, status, outer;
-	uint32_t *go = sm_shared_alloc(4096);
-	pthread_t t;
-	pid_t pid;
-
-	FOR_EACH_FORM(form) {
-		for (how = 0; how < 3; how++) {
-			ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-			/*
-			 * Seen from outside: the file leaves this set when the
-			 * last descriptor and the last waiter have gone.
-			 */
-			outer = epoll_create1(0);
-			*go = 0;
-			c->w.entered = 0;
-			c->w.done = 0;
-			sm_rebase(&self->env);
-			pid = sm_fork();
-			ASSERT_GE(pid, 0);
-			if (!pid) {
-				int epfd = epoll_create1(EPOLL_CLOEXEC);
-
-				add(epfd, self->ch, 1, EPOLLIN);
-				ctl(outer, EPOLL_CTL_ADD, epfd, EPOLLIN, 1);
-				prepare(c, form, epfd, form % 2 ? HOUR : NONE);
-				sm_thread(&t, end_thread, c);
-				while (!sm_load(go))
-					sm_sleep_ms(1);
-				if (how == 0)
-					_exit(3);
-				execv(argv[0], argv);
-				_exit(4);
-			}
-			ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-			ASSERT_TRUE(sm_wait_asleep(&self->env, pid, &c->w, 1));
-			if (how == 2)
-				kill(pid, SIGKILL);
-			else
-				sm_store(go, 1);
-			ASSERT_EQ(0, sm_waitpid(pid, &status));
-			if (how == 2) {
-				EXPECT_TRUE(WIFSIGNALED(status));
-			} else {
-				EXPECT_TRUE(WIFEXITED(status));
-				EXPECT_EQ(how ? 0 : 3, WEXITSTATUS(status));
-			}
-			EXPECT_EQ(0, sm_load(&c->w.done));
-			ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-			EXPECT_EQ(0, look(outer, &ev, 1));
-			close(outer);
-			sm_chans_close(self->ch, 1);
-			SM_EXPECT_NONE_PARKED(&self->env);
-		}
-	}
-}
-
-struct cancel_arg {
-	int epfd;
-	int form;
-	int cleaned;
-};
-
-static void cancel_cleanup(void *p)
-{
-	struct cancel_arg *a = p;
-
-	sm_add(&a->cleaned, 1);
-}
-
-static void *cancel_thread(void *p)
-{
-	struct cancel_arg *a = p;
-	struct epoll_event ev;
-	sigset_t mask;
-
-	sigemptyset(&mask);
-	pthread_cleanup_push(cancel_cleanup, a);
-	for (;;) {
-		if (a->form == WAIT)
-			epoll_wait(a->epfd, &ev, 1, -1);
-		else
-			epoll_pwait(a->epfd, &ev, 1, 3600 * 1000, &mask);
-	}
-	pthread_cleanup_pop(0);
-	return NULL;
-}
-
-TEST_F(epoll, pthread_cancel)
-{
-	struct cancel_arg a = { .epfd = self->epfd };
-	struct epoll_event ev;
-	pthread_t t;
-	void *ret;
-
-	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-	ASSERT_EQ(0, add(self->epfd, self->ch, 1, EPOLLIN | EPOLLET));
-	for (a.form = WAIT; a.form <= PWAIT; a.form++) {
-		a.cleaned = 0;
-		sm_rebase(&self->env);
-		ASSERT_EQ(0, sm_thread(&t, cancel_thread, &a));
-		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-		if (!self->env.parked)
-			sm_settle();
-		EXPECT_EQ(0, pthread_cancel(t));
-		EXPECT_EQ(0, pthread_join(t, &ret));
-		EXPECT_EQ(PTHREAD_CANCELED, ret);
-		EXPECT_EQ(1, a.cleaned);
-		/* It does not take events with it. */
-		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-		EXPECT_EQ(1, look(self->epfd, &ev, 1));
-	}
-	SM_EXPECT_NONE_PARKED(&self->env);
-}
-
 /* ------------------------------------------------------------------- races */
-
-enum { LEVEL, EDGE, ONESHOT, EXCLUSIVE };
-
-static const uint32_t traffic_events[] = {
-	[LEVEL]     = EPOLLIN,
-	[EDGE]      = EPOLLIN | EPOLLET,
-	[ONESHOT]   = EPOLLIN | EPOLLONESHOT,
-	[EXCLUSIVE] = EPOLLIN | EPOLLEXCLUSIVE,
-};
-
-static long traffic_wait(struct sm_consumer *k, unsigned int *mask)
-{
-	struct sm_traffic *t = k->t;
-	struct epoll_event ev[SM_TRAFFIC_CHANS + 1];
-	struct timespec ts, *tp = NULL;
-	int epfd = k->epfd >= 0 ? k->epfd : t->epfd;
-	int max = 1 + sm_rnd(&k->seed) % ARRAY_SIZE(ev);
-	int64_t ns = NONE;
-	long i, ret;
-
-	if (t->timeouts && sm_rnd(&k->seed) % 4) {
-		ns = sm_rnd_timeout(&k->seed);
-		ts = sm_ts(ns);
-		tp = &ts;
-	}
-	switch (sm_rnd(&k->seed) % NR_FORMS) {
-	case WAIT:
-		ret = sm_syscall6(__NR_epoll_wait, epfd, (long)ev, max,
-				  ns == NONE ? -1 : ns / SM_MSEC, 0, 0);
-		break;
-	case PWAIT:
-		ret = sm_syscall6(__NR_epoll_pwait, epfd, (long)ev, max,
-				  ns == NONE ? -1 : ns / SM_MSEC, 0, 8);
-		break;
-	default:
-		ret = sm_syscall6(__NR_epoll_pwait2, epfd, (long)ev, max,
-				  (long)tp, 0, 8);
-	}
-	if (ret < 0)
-		return ret;
-	for (i = 0; i < ret; i++)
-		*mask |= 1U << ev[i].data.u32;
-	/* Without a time-out there has to be something. */
-	if (__builtin_popcount(*mask) != ret || (ns == NONE && !ret))
-		return -EPROTO;
-	return 0;
-}
-
-static long traffic_again(struct sm_consumer *k, int chan)
-{
-	struct sm_traffic *t = k->t;
-
-	return ctl(t->epfd, EPOLL_CTL_MOD, t->chan[chan].rd,
-		   EPOLLIN | EPOLLONESHOT, chan);
-}
-
-static void traffic(struct __test_metadata *_metadata, struct sm_env *env,
-		    int mode, bool timeouts, long n)
-{
-	struct sm_traffic *t = calloc(1, sizeof(*t));
-	int i, epfd;
-
-	ASSERT_NE(NULL, t);
-	t->wait = traffic_wait;
-	t->again = mode == ONESHOT ? traffic_again : NULL;
-	t->drain = mode == EDGE;
-	t->timeouts = timeouts;
-	t->rounds = n;
-	t->nr_producers = 8;
-	t->nr_consumers = 6;
-	ASSERT_EQ(0, sm_traffic_open(t));
-	t->epfd = -1;
-	for (i = 0; i < (mode == EXCLUSIVE ? t->nr_consumers : 1); i++) {
-		epfd = epoll_create1(0);
-		ASSERT_GE(epfd, 0);
-		if (mode == EXCLUSIVE)
-			t->consumer[i].epfd = epfd;
-		else
-			t->epfd = epfd;
-		ASSERT_EQ(0, add(epfd, t->chan, SM_TRAFFIC_CHANS,
-				 traffic_events[mode]));
-		ASSERT_EQ(0, ctl(epfd, EPOLL_CTL_ADD, t->stop, EPOLLIN,
-				 SM_TRAFFIC_CHANS));
-	}
-	sm_traffic_run(_metadata, env, t);
-	free(t);
-}
-
-#define TEST_TRAFFIC(name, mode, timeouts)				\
-TEST_F_TIMEOUT(epoll, name, 60)						\
-{									\
-	traffic(_metadata, &self->env, mode, timeouts,			\
-		sm_traffic_rounds(&self->env, 300));			\
-}
-
-TEST_TRAFFIC(traffic_level, LEVEL, false)
-TEST_TRAFFIC(traffic_level_timeouts, LEVEL, true)
-TEST_TRAFFIC(traffic_edge, EDGE, false)
-TEST_TRAFFIC(traffic_edge_timeouts, EDGE, true)
-TEST_TRAFFIC(traffic_oneshot, ONESHOT, false)
-TEST_TRAFFIC(traffic_oneshot_timeouts, ONESHOT, true)
-TEST_TRAFFIC(traffic_exclusive, EXCLUSIVE, false)
-TEST_TRAFFIC(traffic_exclusive_timeouts, EXCLUSIVE, true)
-
-/* Signals and events at the same time. */
-static long contest_wait(struct sm_contest *k, struct timespec *tp)
-{
-	uint64_t inside = 0;
-	struct epoll_event ev;
-
-	if (k->form == PWAIT)
-		return sm_syscall6(__NR_epoll_pwait, k->epfd, (long)&ev, 1,
-				   tp ? tp->tv_nsec / SM_MSEC : -1,
-				   (long)&inside, 8);
-	return sm_syscall6(__NR_epoll_pwait2, k->epfd, (long)&ev, 1, (long)tp,
-			   (long)&inside, 8);
-}
-
-TEST_F_TIMEOUT(epoll, signals_against_events, 60)
-{
-	static const int forms[] = { PWAIT, PWAIT2 };
-	struct sm_contest k;
-	int i;
-
-	for (i = 0; i < 4; i++) {
-		k = (struct sm_contest){
-			.wait = contest_wait,
-			.form = forms[i % 2],
-			.with_timeouts = i / 2,
-			.epfd = epoll_create1(0),
-		};
-		ASSERT_EQ(0, sm_chan_open(&k.ch, SM_EVENTFD));
-		ASSERT_EQ(0, add(k.epfd, &k.ch, 1, EPOLLIN | EPOLLET));
-		sm_contest_run(_metadata, &self->env, &k);
-		sm_chan_close(&k.ch);
-		close(k.epfd);
-	}
-}
 
 /*
  * Descriptors come and go while threads wait for them. Each event is seen by
@@ -1607,7 +894,7 @@ TEST_F_TIMEOUT(epoll, churn, 60)
 
 	ASSERT_EQ(0, sm_chan_open(&stop, SM_EVENTFD));
 	k.stop = stop.rd;
-	ASSERT_EQ(0, ctl(k.epfd, EPOLL_CTL_ADD, stop.rd, EPOLLIN, stop.rd));
+	ASSERT_EQ(0, epoll_ctl_data(k.epfd, EPOLL_CTL_ADD, stop.rd, EPOLLIN, stop.rd));
 	for (i = 0; i < 4; i++)
 		ASSERT_EQ(0, sm_thread(&t[i], churn_waiter, &k));
 	for (i = 0; i < n; i++) {
@@ -1615,18 +902,18 @@ TEST_F_TIMEOUT(epoll, churn, 60)
 		ASSERT_EQ(0, sm_chan_open(&ch, i % 2 ? SM_PIPE : SM_EVENTFD));
 		if (how == 0)
 			sm_chan_send(&ch);
-		ASSERT_EQ(0, ctl(k.epfd, EPOLL_CTL_ADD, ch.rd, EPOLLET |
+		ASSERT_EQ(0, epoll_ctl_data(k.epfd, EPOLL_CTL_ADD, ch.rd, EPOLLET |
 				 (how == 2 ? 0 : EPOLLIN), ch.rd));
 		if (how)
 			sm_chan_send(&ch);
 		if (how == 2)
-			ASSERT_EQ(0, ctl(k.epfd, EPOLL_CTL_MOD, ch.rd,
+			ASSERT_EQ(0, epoll_ctl_data(k.epfd, EPOLL_CTL_MOD, ch.rd,
 					 EPOLLIN | EPOLLET, ch.rd));
 		ASSERT_TRUE(sm_wait_until(sm_load(&k.seen) == i + 1)) {
 			TH_LOG("round %ld: %ld events seen", i, k.seen);
 		}
 		if (i % 5)
-			ASSERT_EQ(0, ctl(k.epfd, EPOLL_CTL_DEL, ch.rd, 0, 0));
+			ASSERT_EQ(0, epoll_ctl_data(k.epfd, EPOLL_CTL_DEL, ch.rd, 0, 0));
 		sm_chan_close(&ch);
 		ASSERT_EQ(0, sm_load(&k.bad));
 	}

@@ -244,13 +244,7 @@ static void report(const char *call, long n)
 
 /* ------------------------------------------------------------------- calls */
 
-/* What the sleepers do; they load it from here, since they have no stack. */
-struct sleep_call {
-	long nr;
-	long arg[6];
-};
-
-static struct sleep_call call;
+static struct sm_sleepers sleepers;
 static uint32_t futex_word;
 static struct timespec in_a_year = { .tv_sec = 365 * 24 * 3600 };
 static struct pollfd pollfds[NR_FDS];
@@ -260,7 +254,7 @@ static uint64_t usr1;
 static char buf[8];
 
 #define set_call(number, ...)						\
-	(call = (struct sleep_call){ .nr = (number), .arg = { __VA_ARGS__ } })
+	(sleepers = (struct sm_sleepers){ .call = (number), .arg = { __VA_ARGS__ } })
 #define ptr(p)		((long)(p))
 
 static int check(int ret, const char *what)
@@ -400,38 +394,6 @@ static const struct {
 
 /* ---------------------------------------------------------------- sleepers */
 
-#define CLONE_SLEEPER	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | \
-			 CLONE_THREAD | CLONE_SYSVSEM)
-
-/* clone() whose child makes one call, and exits when that returns */
-static long clone_sleeper(const struct sleep_call *c)
-{
-	register long r10 __asm__("r10") = 0;
-	register long r8 __asm__("r8") = 0;
-	long ret;
-
-	__asm__ volatile("syscall\n\t"
-			 "testq %%rax, %%rax\n\t"
-			 "jnz 1f\n\t"
-			 "movq 8(%[c]), %%rdi\n\t"
-			 "movq 16(%[c]), %%rsi\n\t"
-			 "movq 24(%[c]), %%rdx\n\t"
-			 "movq 32(%[c]), %%r10\n\t"
-			 "movq 40(%[c]), %%r8\n\t"
-			 "movq 48(%[c]), %%r9\n\t"
-			 "movq (%[c]), %%rax\n\t"
-			 "syscall\n\t"
-			 "movl %[exit], %%eax\n\t"
-			 "syscall\n"
-			 "1:\n\t"
-			 : "=a" (ret)
-			 : "0" ((long)__NR_clone), "D" ((long)CLONE_SLEEPER),
-			   "S" (0L), "d" (0L), "r" (r10), "r" (r8),
-			   [c] "b" (c), [exit] "i" (__NR_exit)
-			 : "rcx", "r11", "memory", "cc");
-	return ret < 0 ? (errno = -ret, -1) : ret;
-}
-
 /* Until every task but this one sleeps */
 static void until_asleep(void)
 {
@@ -444,9 +406,9 @@ static long create(long from, long to)
 	long i, tid = 0;
 
 	for (i = from; i < to; i++) {
-		tid = clone_sleeper(&call);
+		tid = sm_sleeper(&sleepers, sleepers.arg[0], NULL);
 		if (tid < 0)
-			die("clone", errno);
+			die("clone", -tid);
 		if (i % 1000 == 999)
 			until_asleep();
 	}
@@ -463,9 +425,9 @@ static void check_asleep(const char *name, long n, long tid)
 
 	snprintf(path, sizeof(path), "/proc/self/task/%ld/syscall", tid);
 	len = sm_read_file(path, text, sizeof(text));
-	if (len <= 0 || atol(text) != call.nr) {
+	if (len <= 0 || atol(text) != sleepers.call) {
 		fprintf(stderr, "footprint: %s: the last thread is not in call %ld: %s\n",
-			name, call.nr, len > 0 ? text : strerror(-len));
+			name, sleepers.call, len > 0 ? text : strerror(-len));
 		exit(1);
 	}
 	if (sm_read_key("/proc/self/status", "Threads") != n + 1)

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+#define STACKMUX_HELPER
+#include "stackmux_harness.h"
+
+int sm_linger(struct sm_env *env)
+{
+	env->lingering = true;
+	sm_lingering = true;
+	return sm_write_long(SM_LINGER, 1);
+}
+
+int sm_stay(struct sm_env *env)
+{
+	int ret = sm_linger(env);
+
+	return ret ? ret : sm_write_long(SM_PATIENCE, 0);
+}
+
+const char *sm_env_setup(struct sm_env *env, bool parked)
+{
+	int active;
+
+	sm_knobs_restore();
+	memset(env, 0, sizeof(*env));
+	env->parked = parked;
+	env->present = sm_present();
+	env->mode = sm_read_long(SM_SYSCTL);
+	if (!env->present)
+		return NULL;
+	if (sm_stats_read(&env->base))
+		return "cannot read " SM_STATS ": be root, mount debugfs";
+	if (getenv("STACKMUX_LINGER") && sm_linger(env))
+		return "cannot write " SM_LINGER;
+	if (!parked) {
+		active = env->mode == 2 ? PR_STACKMUX_ACTIVE : 0;
+		return sm_disable() || sm_get() != active ? "cannot opt out" : NULL;
+	}
+	if (sm_enable(0))
+		return "cannot opt in";
+	if (sm_get() != (PR_STACKMUX_ENABLED | PR_STACKMUX_ACTIVE))
+		return "opted in, but not active: see " SM_SYSCTL;
+	sm_judged = true;
+	/* The opt-in must not have made anything park by itself. */
+	return sm_stats_read(&env->base) ? "cannot read " SM_STATS : NULL;
+}
+
+void sm_rebase(struct sm_env *env)
+{
+	if (env->present)
+		sm_stats_read(&env->base);
+}
+
+/* A park ends when the stack is taken, or with the thread back on it. */
+static long sm_all_parks(const struct sm_stats *st)
+{
+	return st->parks + st->lingered + st->lingering - st->preempted;
+}
+
+long sm_parks(struct sm_env *env, const struct sm_stats *st)
+{
+	return sm_all_parks(st) - sm_all_parks(&env->base);
+}
+
+static long sm_parked(struct sm_env *env, const struct sm_stats *st)
+{
+	return st->parked + st->lingering - env->base.parked - env->base.lingering;
+}
+
+bool sm_check_parked(struct sm_env *env, long n, struct sm_stats *st)
+{
+	return !sm_stats_read(st) && sm_parks(env, st) >= n && sm_parked(env, st) >= n;
+}
+
+bool sm_wait_parked(struct sm_env *env, long n)
+{
+	struct sm_stats st;
+	int64_t ns = sm_patience_ns() + n * SM_MSEC * sm_slow();
+
+	if (!env->parked || sm_wait_until_ns(sm_check_parked(env, n, &st), ns))
+		return true;
+	fprintf(stderr, "# wanted %ld parked: parks +%ld, parked +%ld, %ld linger, keeps +%ld, noswitch +%ld\n",
+		n, sm_parks(env, &st), sm_parked(env, &st), st.lingering,
+		st.keeps - env->base.keeps, st.noswitch - env->base.noswitch);
+	return false;
+}
+
+bool sm_wait_asleep(struct sm_env *env, pid_t pid, struct sm_waiter *w, long n)
+{
+	long i;
+
+	for (i = 0; i < n; i++) {
+		if (!sm_wait_until(sm_waiter_asleep(pid, &w[i]))) {
+			fprintf(stderr, "# thread %ld: entered %d, state %c\n",
+				i, w[i].entered,
+				sm_task_state(pid, w[i].tid));
+			return false;
+		}
+		if (w[i].done) {
+			fprintf(stderr, "# thread %ld: came back with %ld instead of sleeping\n",
+				i, w[i].ret);
+			return false;
+		}
+	}
+	return sm_wait_parked(env, n);
+}
+
+bool sm_wait_none_parked(struct sm_env *env)
+{
+	struct sm_stats st;
+
+	if (!env->present || env->mode == 2)
+		return true;
+	if (sm_wait_until(!sm_stats_read(&st) && sm_parked(env, &st) <= 0))
+		return true;
+	fprintf(stderr, "# %ld are still parked, and %ld linger; %ld and %ld were before\n",
+		st.parked, st.lingering, env->base.parked, env->base.lingering);
+	return false;
+}
+
+static char sm_linger_saved[32], sm_preempted_saved[32];
+
+static void sm_machine_restore(void)
+{
+	sm_knobs_restore();
+	sm_write_file(SM_LINGER, sm_linger_saved);
+	sm_write_file(SM_PREEMPTED_MAX, sm_preempted_saved);
+}
+
+void sm_machine_prepare(void)
+{
+	sm_mount_debugfs();
+	sm_knobs_save();
+	/*
+	 * Each park is to lose its stack: a single sleeper would never. For those
+	 * that linger there is a variant of some tests, and for the others the
+	 * environment variable STACKMUX_LINGER.
+	 */
+	if (sm_read_file(SM_LINGER, sm_linger_saved, sizeof(sm_linger_saved)) > 0)
+		sm_knob_set(SM_LINGER, "0\n");
+	/* So is each preemption: all tests are tests of that, too. */
+	if (sm_read_file(SM_PREEMPTED_MAX, sm_preempted_saved,
+			 sizeof(sm_preempted_saved)) > 0)
+		sm_knob_set(SM_PREEMPTED_MAX, "0\n");
+	sm_knobs_restore();
+	atexit(sm_machine_restore);
+}
