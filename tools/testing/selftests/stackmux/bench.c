@@ -126,8 +126,8 @@ static void start_helper(void)
 	close(fd[0]);
 }
 
-void bench_options(int argc, char **argv, const char *usage,
-				 const char *extra, long *extra_value)
+void bench_options(int argc, char **argv, const char *usage, const char *extra,
+		   long *extra_value)
 {
 	const struct option options[] = {
 		{ "park", no_argument, NULL, 'p' },

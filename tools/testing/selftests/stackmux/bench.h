@@ -8,6 +8,10 @@
 
 #include "stackmux_test.h"
 
+#ifndef __noreturn
+#define __noreturn	__attribute__((__noreturn__))
+#endif
+
 extern const char *bench_name;
 extern long nr_rounds;
 extern long nr_threads;
@@ -20,7 +24,7 @@ extern enum bench_who who;
 extern struct sm_stats stats0, stats1;
 extern bool have_stats;
 
-void die(const char *what, int err) __attribute__((__noreturn__));
+void die(const char *what, int err) __noreturn;
 
 /*
  * With --align each measurement starts at a round second of a clock that counts
@@ -59,7 +63,7 @@ void opt_in(void);
  * @extra_value (both may be NULL). Leaves optind at the first mode; if there is
  * anything wrong, @usage goes to stderr and the program ends.
  */
-void bench_options(int argc, char **argv, const char *usage,
-		   const char *extra, long *extra_value);
+void bench_options(int argc, char **argv, const char *usage, const char *extra,
+		   long *extra_value);
 
 #endif /* STACKMUX_BENCH_H */

@@ -42,6 +42,21 @@ static int sm_tcp_pair(int sv[2])
 	return sv[0] < 0 ? -1 : 0;
 }
 
+int sm_unix_listen(int type, struct sockaddr_un *sun, socklen_t *len)
+{
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+
+	memset(sun, 0, sizeof(*sun));
+	sun->sun_family = AF_UNIX;
+	*len = sizeof(*sun);
+	if (fd >= 0 && (bind(fd, (void *)sun, sizeof(sa_family_t)) || listen(fd, 64) ||
+			getsockname(fd, (void *)sun, len))) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
 int sm_chan_open(struct sm_chan *c, int kind)
 {
 	int fd[2];
@@ -122,6 +137,13 @@ int sm_allow_files(long n)
 	return setrlimit(RLIMIT_NOFILE, &rl);
 }
 
+void *sm_pages(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 /* ----------------------------------------------------------- waiting calls */
 
 bool sm_asleep(struct sm_env *env, struct sm_waiter *w, long n)
@@ -135,10 +157,15 @@ bool sm_start(struct sm_env *env, struct sm_waiter *w)
 	return !sm_waiter_run(w) && sm_asleep(env, w, 1);
 }
 
+bool sm_start_pinned(struct sm_env *env, struct sm_waiter *w)
+{
+	w->before = sm_pin_waiter;
+	return sm_start(env, w);
+}
+
 bool sm_sleeps(struct sm_waiter *w)
 {
-	return sm_wait_until(sm_waiter_asleep(getpid(), w)) &&
-	       !sm_load(&w->done);
+	return sm_wait_until(sm_waiter_asleep(getpid(), w)) && !sm_load(&w->done);
 }
 
 int sm_nr_done(struct sm_waiter *w, int nr)
@@ -215,8 +242,7 @@ static void sm_handler(int sig, siginfo_t *info, void *ctx)
 {
 	ucontext_t *uc = ctx;
 
-	memcpy(&sm_mask_to_restore, &uc->uc_sigmask,
-	       sizeof(sm_mask_to_restore));
+	memcpy(&sm_mask_to_restore, &uc->uc_sigmask, sizeof(sm_mask_to_restore));
 	sm_mask_in_handler = sm_mask_now();
 	sm_add(&sm_handled, 1);
 }

@@ -28,6 +28,10 @@ extern const char *const sm_kind_names[];
 
 /* A listening TCP socket of this host, its address in @sin. -1 on error. */
 int sm_tcp_listen(struct sockaddr_in *sin);
+
+/* A listening unix socket with a name that the kernel chooses. -1 on error. */
+int sm_unix_listen(int type, struct sockaddr_un *sun, socklen_t *len);
+
 int sm_chan_open(struct sm_chan *c, int kind);
 int sm_chans_open(struct sm_chan *c, int n, int kind);
 void sm_chan_close(struct sm_chan *c);
@@ -43,6 +47,9 @@ void sm_nonblock(int fd, bool on);
 /* For tests with many descriptors. */
 int sm_allow_files(long n);
 
+/* Private memory, of which a part may go away; NULL on error */
+void *sm_pages(size_t size);
+
 /* ----------------------------------------------------------- waiting calls */
 
 /*
@@ -51,6 +58,9 @@ int sm_allow_files(long n);
  */
 bool sm_asleep(struct sm_env *env, struct sm_waiter *w, long n);
 bool sm_start(struct sm_env *env, struct sm_waiter *w);
+
+/* The same, on a CPU where sm_rt_begin() keeps it from running */
+bool sm_start_pinned(struct sm_env *env, struct sm_waiter *w);
 
 /* Is it asleep, though not necessarily without a stack? */
 bool sm_sleeps(struct sm_waiter *w);

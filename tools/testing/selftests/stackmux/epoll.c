@@ -18,52 +18,47 @@ SM_CLASSIC_AND_PARKED(epoll)
 
 FIXTURE_SETUP(epoll)
 {
+	int i;
+
 	sm_setup(_metadata, &self->env, variant->parked);
 	self->c = sm_shared_alloc(NC * sizeof(*self->c));
 	ASSERT_NE(NULL, self->c);
 	ASSERT_EQ(0, sm_allow_files(4096));
 	self->epfd = epoll_create1(EPOLL_CLOEXEC);
 	ASSERT_GE(self->epfd, 0);
+	for (i = 0; i < NC; i++) {
+		fill(&self->c[i], NULL, 0);
+		self->c[i].own_epfd = false;
+		self->c[i].epfd = self->epfd;
+	}
 }
 
-/* Make ready to call @form on @epfd, which has members already. */
-static void prepare_on(struct call *c, int form, int epfd, int64_t ns)
+/* Open so many channels, and have the epoll file watch them. */
+static int members(FIXTURE_DATA(epoll) *self, int n, int kind, uint32_t events)
 {
-	if (!c->ev)
-		c->ev = c->events;
-	if (!c->max)
-		c->max = MANY;
-	c->time = (void *)c->clock;
+	return sm_chans_open(self->ch, n, kind) ?: epoll_add(self->epfd, self->ch, n, events);
+}
+
+/* One of them */
+#define CTL(op, i, events, data)					\
+	epoll_ctl_data(self->epfd, EPOLL_CTL_##op, self->ch[i].rd, events, data)
+
+static bool all_asleep(struct sm_env *env, struct call *c, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		if (!sm_sleeps(&c[i].w))
+			return false;
+	return sm_wait_parked(env, n);
+}
+
+/* The call is to wait for another epoll file than that of the fixture. */
+static struct call *on(struct call *c, int epfd)
+{
 	c->epfd = epfd;
-	prepare(c, form, ns);
+	return c;
 }
-
-static long call_on(struct call *c, int form, int epfd, int64_t ns)
-{
-	prepare_on(c, form, epfd, ns);
-	sm_waiter_fn(&c->w);
-	return c->w.ret;
-}
-
-static bool start_on(struct sm_env *env, struct call *c, int form, int epfd, int64_t ns)
-{
-	prepare_on(c, form, epfd, ns);
-	return sm_start(env, &c->w);
-}
-
-/* The call returns 1: number @i, with @events. */
-#define EXPECT_EVENT(c, i, expected)					\
-do {									\
-	struct call *__c = (c);						\
-									\
-	SM_JOIN(&__c->w, 1);						\
-	EXPECT_EQ((uint32_t)(expected), __c->ev[0].events) {		\
-		TH_LOG("%s", form_names[__c->form]);			\
-	}								\
-	EXPECT_EQ((i), __c->ev[0].data.u32) {				\
-		TH_LOG("%s", form_names[__c->form]);			\
-	}								\
-} while (0)
 
 /* ------------------------------------------------------------------ events */
 
@@ -73,16 +68,15 @@ TEST_F(epoll, level_triggered)
 	struct call *c = self->c;
 	int form, i;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_PIPE));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 2, EPOLLIN));
+	ASSERT_EQ(0, members(self, 2, SM_PIPE, EPOLLIN));
 	FOR_EPOLL_FORMS(form) {
-		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, NONE));
+		ASSERT_TRUE(start(&self->env, c, form, NONE));
 		ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-		EXPECT_EVENT(c, 1, EPOLLIN);
+		EXPECT_ONE(c, 1, EPOLLIN);
 		for (i = 0; i < 3; i++)
-			EXPECT_EQ(1, call_on(c, form, self->epfd, NONE));
+			EXPECT_EQ(1, call_now(c, form, NONE));
 		EXPECT_TRUE(sm_chan_take(&self->ch[1]));
-		EXPECT_EQ(0, call_on(c, form, self->epfd, 0));
+		EXPECT_EQ(0, call_now(c, form, 0));
 	}
 }
 
@@ -93,16 +87,13 @@ TEST_F(epoll, edge_triggered)
 	int form, kind, i;
 
 	for (kind = 0; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chans_open(self->ch, 2, kind));
-		ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
+		ASSERT_EQ(0, members(self, 2, kind, EPOLLIN | EPOLLET));
 		FOR_EPOLL_FORMS(form) {
 			for (i = 0; i < 3; i++) {
-				ASSERT_TRUE(start_on(&self->env, c, form,
-						  self->epfd, NONE));
+				ASSERT_TRUE(start(&self->env, c, form, NONE));
 				ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-				EXPECT_EVENT(c, 1, EPOLLIN);
-				EXPECT_EQ(0, call_on(c, form, self->epfd,
-						      i * SM_MSEC));
+				EXPECT_ONE(c, 1, EPOLLIN);
+				EXPECT_EQ(0, call_now(c, form, i * SM_MSEC));
 			}
 		}
 		sm_chans_close(self->ch, 2);
@@ -115,23 +106,20 @@ TEST_F(epoll, oneshot)
 	struct call *c = self->c;
 	int form;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN | EPOLLONESHOT));
+	ASSERT_EQ(0, members(self, 1, SM_PIPE, EPOLLIN | EPOLLONESHOT));
 	FOR_EPOLL_FORMS(form) {
-		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, NONE));
+		ASSERT_TRUE(start(&self->env, c, form, NONE));
 		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-		EXPECT_EVENT(c, 0, EPOLLIN);
-		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, HOUR));
+		EXPECT_ONE(c, 0, EPOLLIN);
+		ASSERT_TRUE(start(&self->env, c, form, HOUR));
 		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 		sm_settle();
 		ASSERT_EQ(0, sm_load(&c->w.done));
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
-				 EPOLLIN | EPOLLONESHOT, 7));
-		EXPECT_EVENT(c, 7, EPOLLIN);
+		ASSERT_EQ(0, CTL(MOD, 0, EPOLLIN | EPOLLONESHOT, 7));
+		EXPECT_ONE(c, 7, EPOLLIN);
 		EXPECT_TRUE(sm_chan_take(&self->ch[0]));
 		EXPECT_TRUE(sm_chan_take(&self->ch[0]));
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
-				 EPOLLIN | EPOLLONESHOT, 0));
+		ASSERT_EQ(0, CTL(MOD, 0, EPOLLIN | EPOLLONESHOT, 0));
 	}
 }
 
@@ -149,30 +137,28 @@ TEST_F(epoll, nested)
 		if (!i) {
 			ASSERT_EQ(0, epoll_add(fd[i], self->ch, 2, EPOLLIN));
 		} else {
-			ASSERT_EQ(0, epoll_ctl_data(fd[i], EPOLL_CTL_ADD, fd[i - 1],
-					 EPOLLIN, 100 + i));
+			ASSERT_EQ(0, epoll_ctl_data(fd[i], EPOLL_CTL_ADD, fd[i - 1], EPOLLIN,
+						    100 + i));
 		}
 	}
 	FOR_EPOLL_FORMS(form) {
 		/* Waiters at each level: each learns of it. */
 		sm_rebase(&self->env);
 		for (i = 0; i < 4; i++) {
-			prepare_on(&self->c[i], form, fd[i], NONE);
+			prepare(on(&self->c[i], fd[i]), form, NONE);
 			ASSERT_EQ(0, sm_waiter_run(&self->c[i].w));
 		}
-		for (i = 0; i < 4; i++)
-			ASSERT_TRUE(sm_sleeps(&self->c[i].w));
-		ASSERT_TRUE(sm_wait_parked(&self->env, 4));
+		ASSERT_TRUE(all_asleep(&self->env, self->c, 4));
 		sm_chan_send(&self->ch[1]);
-		EXPECT_EVENT(&self->c[0], 1, EPOLLIN);
+		EXPECT_ONE(&self->c[0], 1, EPOLLIN);
 		for (i = 1; i < 4; i++)
-			EXPECT_EVENT(&self->c[i], 100 + i, EPOLLIN);
+			EXPECT_ONE(&self->c[i], 100 + i, EPOLLIN);
 		sm_chan_take(&self->ch[1]);
 
 		for (k = 3; k >= 0; k--) {
-			ASSERT_TRUE(start_on(&self->env, c, form, fd[k], HOUR));
+			ASSERT_TRUE(start(&self->env, on(c, fd[k]), form, HOUR));
 			sm_chan_send(&self->ch[1]);
-			EXPECT_EVENT(c, k ? 100 + k : 1, EPOLLIN);
+			EXPECT_ONE(c, k ? 100 + k : 1, EPOLLIN);
 			sm_chan_take(&self->ch[1]);
 		}
 	}
@@ -195,42 +181,34 @@ TEST_F(epoll, ctl_while_waiting)
 	FOR_EPOLL_FORMS(form) {
 		/* An empty set; a ready one is added */
 		sm_chan_send(&self->ch[0]);
-		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, NONE));
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_ADD, self->ch[1].rd,
-				 EPOLLIN, 1));
+		ASSERT_TRUE(start(&self->env, c, form, NONE));
+		ASSERT_EQ(0, CTL(ADD, 1, EPOLLIN, 1));
 		sm_settle();
 		ASSERT_EQ(0, sm_load(&c->w.done));
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_ADD, self->ch[0].rd,
-				 EPOLLIN, 0));
-		EXPECT_EVENT(c, 0, EPOLLIN);
+		ASSERT_EQ(0, CTL(ADD, 0, EPOLLIN, 0));
+		EXPECT_ONE(c, 0, EPOLLIN);
 		sm_chan_take(&self->ch[0]);
 
 		/* Other events of one that is there */
-		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, HOUR));
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[1].rd,
-				 EPOLLOUT, 11));
-		EXPECT_EVENT(c, 11, EPOLLOUT);
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[1].rd,
-				 EPOLLIN, 1));
+		ASSERT_TRUE(start(&self->env, c, form, HOUR));
+		ASSERT_EQ(0, CTL(MOD, 1, EPOLLOUT, 11));
+		EXPECT_ONE(c, 11, EPOLLOUT);
+		ASSERT_EQ(0, CTL(MOD, 1, EPOLLIN, 1));
 
 		/* Added during the wait, ready after that */
-		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, HOUR));
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_ADD, self->ch[2].rd,
-				 EPOLLIN, 2));
+		ASSERT_TRUE(start(&self->env, c, form, HOUR));
+		ASSERT_EQ(0, CTL(ADD, 2, EPOLLIN, 2));
 		/* Taken out */
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_DEL, self->ch[1].rd,
-				 0, 0));
+		ASSERT_EQ(0, CTL(DEL, 1, 0, 0));
 		sm_chan_send(&self->ch[1]);
 		sm_settle();
 		ASSERT_EQ(0, sm_load(&c->w.done));
 		sm_chan_send(&self->ch[2]);
-		EXPECT_EVENT(c, 2, EPOLLIN);
+		EXPECT_ONE(c, 2, EPOLLIN);
 		sm_chan_take(&self->ch[1]);
 		sm_chan_take(&self->ch[2]);
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_DEL, self->ch[0].rd,
-				 0, 0));
-		ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_DEL, self->ch[2].rd,
-				 0, 0));
+		ASSERT_EQ(0, CTL(DEL, 0, 0, 0));
+		ASSERT_EQ(0, CTL(DEL, 2, 0, 0));
 	}
 }
 
@@ -243,12 +221,11 @@ TEST_F(epoll, closed_while_waiting)
 	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_PIPE));
 	FOR_EPOLL_FORMS(form) {
 		for (how = 0; how < 4; how++) {
-			const int64_t ns = how & 1 ? 200 * SM_MSEC * sm_slow() :
-					   NONE;
+			const int64_t ns = how & 1 ? 200 * SM_MSEC * sm_slow() : NONE;
 
 			epfd = epoll_create1(0);
 			ASSERT_EQ(0, epoll_add(epfd, self->ch, 2, EPOLLIN));
-			ASSERT_TRUE(start_on(&self->env, c, form, epfd, ns));
+			ASSERT_TRUE(start(&self->env, on(c, epfd), form, ns));
 			if (how & 2) {
 				ASSERT_EQ(epfd, dup2(self->ch[0].rd, epfd));
 			} else {
@@ -260,9 +237,7 @@ TEST_F(epoll, closed_while_waiting)
 			} else {
 				sm_settle();
 				ASSERT_EQ(0, sm_load(&c->w.done));
-				sm_chan_send(&self->ch[1]);
-				EXPECT_EVENT(c, 1, EPOLLIN);
-				sm_chan_take(&self->ch[1]);
+				EXPECT_WOKEN(c, self->ch, 1);
 			}
 			if (how & 2)
 				close(epfd);
@@ -278,10 +253,9 @@ TEST_F(epoll, member_closed_while_waiting)
 
 	signal(SIGPIPE, SIG_IGN);
 	FOR_EPOLL_FORMS(form) {
-		ASSERT_EQ(0, sm_chans_open(self->ch, 3, SM_PIPE));
-		ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 3, EPOLLIN));
+		ASSERT_EQ(0, members(self, 3, SM_PIPE, EPOLLIN));
 		copy = dup(self->ch[1].rd);
-		ASSERT_TRUE(start_on(&self->env, c, form, self->epfd, HOUR));
+		ASSERT_TRUE(start(&self->env, c, form, HOUR));
 		close(self->ch[0].rd);
 		/* Unlike poll(), the wait does not hold the file. */
 		EXPECT_FALSE(sm_chan_send(&self->ch[0]));
@@ -290,7 +264,7 @@ TEST_F(epoll, member_closed_while_waiting)
 		sm_settle();
 		ASSERT_EQ(0, sm_load(&c->w.done));
 		ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-		EXPECT_EVENT(c, 1, EPOLLIN);
+		EXPECT_ONE(c, 1, EPOLLIN);
 		close(copy);
 		close(self->ch[0].wr);
 		close(self->ch[1].wr);
@@ -305,13 +279,11 @@ TEST_F(epoll, maxevents)
 	struct epoll_event ev[8];
 	int form, i, k, seen;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 5, SM_EVENTFD));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 5, EPOLLIN | EPOLLET));
+	ASSERT_EQ(0, members(self, 5, SM_EVENTFD, EPOLLIN | EPOLLET));
 	FOR_EPOLL_FORMS(form) {
 		c->max = 2;
-		prepare_on(c, form, self->epfd, NONE);
-		c->w.before = sm_pin_waiter;
-		ASSERT_TRUE(sm_start(&self->env, &c->w));
+		prepare(c, form, NONE);
+		ASSERT_TRUE(sm_start_pinned(&self->env, &c->w));
 		ASSERT_EQ(0, sm_rt_begin());
 		for (i = 0; i < 5; i++)
 			sm_chan_send(&self->ch[i]);
@@ -332,7 +304,7 @@ TEST_F(epoll, maxevents)
 			static const int bad[] = { -1, INT_MIN, INT_MAX };
 
 			c->max = bad[k];
-			EXPECT_EQ(-EINVAL, call_on(c, form, self->epfd, HOUR));
+			EXPECT_EQ(-EINVAL, call_now(c, form, HOUR));
 		}
 	}
 	EXPECT_EQ(-EINVAL, look(self->epfd, ev, 0));
@@ -353,17 +325,14 @@ TEST_F(epoll, bad_events_pointer)
 	char *page;
 
 	for (i = 0; i < ARRAY_SIZE(modes); i++) {
-		ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
-		ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, modes[i]));
+		ASSERT_EQ(0, members(self, 1, SM_PIPE, modes[i]));
 		FOR_EPOLL_FORMS(form) {
 			for (read_only = 0; read_only < 2; read_only++) {
-				page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-					    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-				ASSERT_NE(MAP_FAILED, page);
+				page = sm_pages(4096);
+				ASSERT_NE(NULL, page);
 				c->ev = (void *)page;
 				c->max = 4;
-				ASSERT_TRUE(start_on(&self->env, c, form,
-						  self->epfd, HOUR));
+				ASSERT_TRUE(start(&self->env, c, form, HOUR));
 				if (read_only)
 					mprotect(page, 4096, PROT_READ);
 				else
@@ -373,13 +342,11 @@ TEST_F(epoll, bad_events_pointer)
 				EXPECT_EQ(1, look(self->epfd, &ev, 1));
 				EXPECT_EQ(0, ev.data.u32);
 				EXPECT_TRUE(sm_chan_take(&self->ch[0]));
-				epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd,
-				    modes[i], 0);
+				CTL(MOD, 0, modes[i], 0);
 				EXPECT_EQ(0, look(self->epfd, &ev, 1));
 
 				/* Time out with nowhere to store anything */
-				EXPECT_EQ(0, call_on(c, form, self->epfd,
-						      20 * SM_MSEC));
+				EXPECT_EQ(0, call_now(c, form, 20 * SM_MSEC));
 				munmap(page, 4096);
 			}
 		}
@@ -388,7 +355,7 @@ TEST_F(epoll, bad_events_pointer)
 	/* What is no user address is found at once. */
 	c->ev = (void *)-4096L;
 	FOR_EPOLL_FORMS(form)
-		EXPECT_EQ(-EFAULT, call_on(c, form, self->epfd, HOUR));
+		EXPECT_EQ(-EFAULT, call_now(c, form, HOUR));
 }
 
 /* Room for some of them: those are returned, the others stay. */
@@ -399,18 +366,15 @@ TEST_F(epoll, events_across_boundary)
 	int form, i;
 	char *page;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 4, SM_EVENTFD));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 4, EPOLLIN | EPOLLET));
-	page = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, page);
+	ASSERT_EQ(0, members(self, 4, SM_EVENTFD, EPOLLIN | EPOLLET));
+	page = sm_pages(8192);
+	ASSERT_NE(NULL, page);
 	munmap(page + 4096, 4096);
 	FOR_EPOLL_FORMS(form) {
 		c->ev = (void *)(page + 4096 - 3 * sizeof(*c->ev));
 		c->max = 8;
-		prepare_on(c, form, self->epfd, NONE);
-		c->w.before = sm_pin_waiter;
-		ASSERT_TRUE(sm_start(&self->env, &c->w));
+		prepare(c, form, NONE);
+		ASSERT_TRUE(sm_start_pinned(&self->env, &c->w));
 		ASSERT_EQ(0, sm_rt_begin());
 		for (i = 0; i < 4; i++)
 			sm_chan_send(&self->ch[i]);
@@ -435,28 +399,29 @@ TEST_F(epoll, errors)
 	ASSERT_NE(MAP_FAILED, none);
 	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_PIPE));
 	FOR_EPOLL_FORMS(form) {
-		EXPECT_EQ(-EBADF, call_on(c, form, -1, HOUR));
-		EXPECT_EQ(-EBADF, call_on(c, form, 4000, HOUR));
-		EXPECT_EQ(-EINVAL, call_on(c, form, self->ch[0].rd, HOUR));
+		EXPECT_EQ(-EBADF, call_now(on(c, -1), form, HOUR));
+		EXPECT_EQ(-EBADF, call_now(on(c, 4000), form, HOUR));
+		EXPECT_EQ(-EINVAL, call_now(on(c, self->ch[0].rd), form, HOUR));
+		c->epfd = self->epfd;
 		if (form == WAIT)
 			continue;
 		c->masked = true;
-		prepare_on(c, form, self->epfd, HOUR);
+		prepare(c, form, HOUR);
 		c->w.arg[5] = 7;
 		sm_waiter_fn(&c->w);
 		EXPECT_EQ(-EINVAL, c->w.ret);
-		prepare_on(c, form, self->epfd, HOUR);
+		prepare(c, form, HOUR);
 		c->w.arg[4] = (long)none;
 		sm_waiter_fn(&c->w);
 		EXPECT_EQ(-EFAULT, c->w.ret);
 		c->masked = false;
 	}
-	prepare_on(c, PWAIT2, self->epfd, HOUR);
+	prepare(c, PWAIT2, HOUR);
 	c->w.arg[3] = (long)none;
 	sm_waiter_fn(&c->w);
 	EXPECT_EQ(-EFAULT, c->w.ret);
 	for (i = 0; i < ARRAY_SIZE(bad_time); i++) {
-		prepare_on(c, PWAIT2, self->epfd, HOUR);
+		prepare(c, PWAIT2, HOUR);
 		c->time->ts = bad_time[i];
 		sm_waiter_fn(&c->w);
 		EXPECT_EQ(-EINVAL, c->w.ret);
@@ -473,8 +438,7 @@ TEST_F(epoll, timeouts_many)
 	int64_t ns[NR];
 	int i;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_EVENTFD));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN));
+	ASSERT_EQ(0, members(self, 1, SM_EVENTFD, EPOLLIN));
 	sm_rebase(&self->env);
 	for (i = 0; i < NR; i++) {
 		ns[i] = i % 4 == 3 ? HOUR : (20 + (i * 37) % 300) * SM_MSEC;
@@ -500,14 +464,14 @@ TEST_F(epoll, timeouts_many)
 
 /* --------------------------------------------------------- several waiters */
 
-/* Start @n calls on @epfd, asleep one after the other. */
-static bool start_all(struct sm_env *env, struct call *c, int n, int epfd)
+/* Start @n calls, asleep one after the other. */
+static bool start_all(struct sm_env *env, struct call *c, int n)
 {
 	int i;
 
 	sm_rebase(env);
 	for (i = 0; i < n; i++) {
-		prepare_on(&c[i], WAIT + i % 3, epfd, i % 2 ? HOUR : NONE);
+		prepare(&c[i], WAIT + i % 3, i % 2 ? HOUR : NONE);
 		if (sm_waiter_run(&c[i].w) || !sm_wait_parked(env, i + 1) ||
 		    !sm_sleeps(&c[i].w))
 			return false;
@@ -533,9 +497,8 @@ TEST_F(epoll, edge_wakes_one)
 	int i, m;
 
 	for (m = 0; m < ARRAY_SIZE(modes); m++) {
-		ASSERT_EQ(0, sm_chans_open(self->ch, NC, SM_EVENTFD));
-		ASSERT_EQ(0, epoll_add(self->epfd, self->ch, NC, modes[m]));
-		ASSERT_TRUE(start_all(&self->env, self->c, NC, self->epfd));
+		ASSERT_EQ(0, members(self, NC, SM_EVENTFD, modes[m]));
+		ASSERT_TRUE(start_all(&self->env, self->c, NC));
 		for (i = 0; i < NC; i++) {
 			ASSERT_TRUE(sm_chan_send(&self->ch[i]));
 			ASSERT_TRUE(sm_wait_until(nr_done(self->c, NC) > i));
@@ -554,12 +517,11 @@ TEST_F(epoll, level_wakes_all)
 {
 	int i;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_EVENTFD));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN));
-	ASSERT_TRUE(start_all(&self->env, self->c, NC, self->epfd));
+	ASSERT_EQ(0, members(self, 1, SM_EVENTFD, EPOLLIN));
+	ASSERT_TRUE(start_all(&self->env, self->c, NC));
 	ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 	for (i = 0; i < NC; i++)
-		EXPECT_EVENT(&self->c[i], 0, EPOLLIN);
+		EXPECT_ONE(&self->c[i], 0, EPOLLIN);
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
 
@@ -568,13 +530,12 @@ TEST_F(epoll, two_events_two_waiters)
 {
 	int i, k, max, round, seen;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_EVENTFD));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
+	ASSERT_EQ(0, members(self, 2, SM_EVENTFD, EPOLLIN | EPOLLET));
 	for (round = 0; round < 20; round++) {
 		max = 1 + round % 2;
 		for (i = 0; i < 2; i++)
 			self->c[i].max = max;
-		ASSERT_TRUE(start_all(&self->env, self->c, 2, self->epfd));
+		ASSERT_TRUE(start_all(&self->env, self->c, 2));
 		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 		ASSERT_TRUE(sm_chan_send(&self->ch[1]));
 		ASSERT_TRUE(sm_wait_until(nr_done(self->c, 2) >= 3 - max));
@@ -606,17 +567,14 @@ TEST_F(epoll, exclusive_wakes_one)
 		ASSERT_EQ(0, sm_chans_open(self->ch, 1, kind));
 		for (i = 0; i < NC; i++) {
 			fd[i] = epoll_create1(0);
-			ASSERT_EQ(0, epoll_add(fd[i], self->ch, 1,
-					 EPOLLIN | EPOLLEXCLUSIVE));
+			ASSERT_EQ(0, epoll_add(fd[i], self->ch, 1, EPOLLIN | EPOLLEXCLUSIVE));
 		}
 		sm_rebase(&self->env);
 		for (i = 0; i < NC; i++) {
-			prepare_on(&self->c[i], WAIT + i % 3, fd[i], NONE);
+			prepare(on(&self->c[i], fd[i]), WAIT + i % 3, NONE);
 			ASSERT_EQ(0, sm_waiter_run(&self->c[i].w));
 		}
-		for (i = 0; i < NC; i++)
-			ASSERT_TRUE(sm_sleeps(&self->c[i].w));
-		ASSERT_TRUE(sm_wait_parked(&self->env, NC));
+		ASSERT_TRUE(all_asleep(&self->env, self->c, NC));
 		for (n = 0; n < NC; n++) {
 			ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 			ASSERT_TRUE(sm_wait_until(nr_done(self->c, NC) > n));
@@ -627,7 +585,7 @@ TEST_F(epoll, exclusive_wakes_one)
 			EXPECT_TRUE(sm_chan_take(&self->ch[0]));
 		}
 		for (i = 0; i < NC; i++) {
-			EXPECT_EVENT(&self->c[i], 0, EPOLLIN);
+			EXPECT_ONE(&self->c[i], 0, EPOLLIN);
 			close(fd[i]);
 		}
 		sm_chans_close(self->ch, 1);
@@ -644,30 +602,26 @@ TEST_F(epoll, all_instances)
 	for (i = 0; i < NC; i++) {
 		fd[i] = epoll_create1(0);
 		ASSERT_EQ(0, epoll_add(fd[i], self->ch, 1, EPOLLIN | EPOLLET));
-		prepare_on(&self->c[i], WAIT + i % 3, fd[i], NONE);
+		prepare(on(&self->c[i], fd[i]), WAIT + i % 3, NONE);
 		ASSERT_EQ(0, sm_waiter_run(&self->c[i].w));
 	}
-	for (i = 0; i < NC; i++)
-		ASSERT_TRUE(sm_sleeps(&self->c[i].w));
-	ASSERT_TRUE(sm_wait_parked(&self->env, NC));
+	ASSERT_TRUE(all_asleep(&self->env, self->c, NC));
 	ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 	for (i = 0; i < NC; i++)
-		EXPECT_EVENT(&self->c[i], 0, EPOLLIN);
+		EXPECT_ONE(&self->c[i], 0, EPOLLIN);
 }
 
-/* Woken, but the event has gone when the caller gets to run: it waits on. */
+/* Woken, but another waiter has the edge when the caller gets to run: it waits on. */
 TEST_F(epoll, event_taken_by_another)
 {
 	struct call *c = self->c;
 	struct epoll_event ev;
 	int form, i;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 2, SM_EVENTFD));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 2, EPOLLIN | EPOLLET));
+	ASSERT_EQ(0, members(self, 2, SM_EVENTFD, EPOLLIN | EPOLLET));
 	FOR_EPOLL_FORMS(form) {
-		prepare_on(c, form, self->epfd, HOUR);
-		c->w.before = sm_pin_waiter;
-		ASSERT_TRUE(sm_start(&self->env, &c->w));
+		prepare(c, form, HOUR);
+		ASSERT_TRUE(sm_start_pinned(&self->env, &c->w));
 		for (i = 0; i < 25; i++) {
 			ASSERT_EQ(0, sm_rt_begin());
 			sm_chan_send(&self->ch[0]);
@@ -675,34 +629,10 @@ TEST_F(epoll, event_taken_by_another)
 			sm_chan_take(&self->ch[0]);
 			sm_rt_end();
 			ASSERT_TRUE(sm_sleeps(&c->w)) {
-				TH_LOG("%s returned %ld", form_names[form],
-				       c->w.ret);
+				TH_LOG("%s returned %ld", form_names[form], c->w.ret);
 			}
 		}
-		ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-		EXPECT_EVENT(c, 1, EPOLLIN);
-		EXPECT_TRUE(sm_chan_take(&self->ch[1]));
-	}
-	/* Level-triggered: no longer ready when it is asked. */
-	ASSERT_EQ(0, epoll_ctl_data(self->epfd, EPOLL_CTL_MOD, self->ch[0].rd, EPOLLIN,
-			 0));
-	FOR_EPOLL_FORMS(form) {
-		const int64_t ns = 200 * SM_MSEC * sm_slow();
-
-		prepare_on(c, form, self->epfd, ns);
-		c->w.before = sm_pin_waiter;
-		ASSERT_EQ(0, sm_waiter_run(&c->w));
-		while (!sm_load(&c->w.done)) {
-			ASSERT_EQ(0, sm_rt_begin());
-			sm_chan_send(&self->ch[0]);
-			sm_chan_take(&self->ch[0]);
-			sm_rt_end();
-			sm_sleep_ms(2);
-			ASSERT_LT(sm_now_ns() - c->w.start_ns,
-				  ns + sm_late_ns() + SM_SEC);
-		}
-		SM_JOIN(&c->w, 0);
-		EXPECT_GE(sm_waiter_ns(&c->w), ns);
+		EXPECT_WOKEN(c, self->ch, 1);
 	}
 }
 
@@ -726,22 +656,14 @@ static void passed_on(struct __test_metadata *_metadata, struct sm_env *env,
 
 	sm_handle(SIGUSR1, 0);
 	/* The last one to wait is the first to be chosen. */
-	ASSERT_TRUE(start_on(env, b, form, epfd, HOUR));
-	prepare_on(a, form, epfd, how == BY_TIMEOUT ? ns : HOUR);
+	ASSERT_TRUE(start(env, b, form, HOUR));
+	prepare(a, form, how == BY_TIMEOUT ? ns : HOUR);
 	a->w.before = sm_pin_waiter;
-	sm_rebase(env);
 	if (how == BY_KILL) {
-		pid = sm_fork();
-		ASSERT_GE(pid, 0);
-		if (!pid) {
-			sm_waiter_fn(&a->w);
-			_exit(0);
-		}
-		ASSERT_TRUE(sm_wait_parked(env, 1));
-		ASSERT_TRUE(sm_wait_asleep(env, pid, &a->w, 1));
+		pid = start_child(env, a);
+		ASSERT_GT(pid, 0);
 	} else {
-		ASSERT_EQ(0, sm_waiter_run(&a->w));
-		ASSERT_TRUE(sm_asleep(env, &a->w, 1));
+		ASSERT_TRUE(sm_start(env, &a->w));
 	}
 
 	ASSERT_EQ(0, sm_rt_begin());
@@ -790,7 +712,7 @@ static void passed_on(struct __test_metadata *_metadata, struct sm_env *env,
 		TH_LOG("%s: the event is lost, the other call returned %ld",
 		       form_names[form], a->w.ret);
 	}
-	EXPECT_EVENT(b, 0, EPOLLIN);
+	EXPECT_ONE(b, 0, EPOLLIN);
 	sm_chan_take(ch);
 	EXPECT_EQ(0, look(epfd, &ev, 1));
 }
@@ -823,20 +745,12 @@ TEST_F(epoll, stopped)
 	int form, status, event;
 	pid_t pid;
 
-	ASSERT_EQ(0, sm_chans_open(self->ch, 1, SM_EVENTFD));
-	ASSERT_EQ(0, epoll_add(self->epfd, self->ch, 1, EPOLLIN));
+	ASSERT_EQ(0, members(self, 1, SM_EVENTFD, EPOLLIN));
 	FOR_EPOLL_FORMS(form) {
 		for (event = 0; event < 2; event++) {
-			prepare_on(c, form, self->epfd, HOUR);
-			sm_rebase(&self->env);
-			pid = sm_fork();
-			ASSERT_GE(pid, 0);
-			if (!pid) {
-				sm_waiter_fn(&c->w);
-				_exit(0);
-			}
-			ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-			ASSERT_TRUE(sm_wait_asleep(&self->env, pid, &c->w, 1));
+			prepare(c, form, HOUR);
+			pid = start_child(&self->env, c);
+			ASSERT_GT(pid, 0);
 			ASSERT_EQ(0, kill(pid, SIGSTOP));
 			ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
 			ASSERT_TRUE(WIFSTOPPED(status));
@@ -872,8 +786,7 @@ static void *churn_waiter(void *p)
 	long ret;
 
 	for (;;) {
-		ret = sm_syscall6(__NR_epoll_wait, k->epfd, (long)&ev, 1, -1,
-				  0, 0);
+		ret = sm_syscall6(__NR_epoll_wait, k->epfd, (long)&ev, 1, -1, 0, 0);
 		if (ret != 1) {
 			sm_store(&k->bad, ret ? ret : -EPROTO);
 			return NULL;
@@ -902,13 +815,13 @@ TEST_F_TIMEOUT(epoll, churn, 60)
 		ASSERT_EQ(0, sm_chan_open(&ch, i % 2 ? SM_PIPE : SM_EVENTFD));
 		if (how == 0)
 			sm_chan_send(&ch);
-		ASSERT_EQ(0, epoll_ctl_data(k.epfd, EPOLL_CTL_ADD, ch.rd, EPOLLET |
-				 (how == 2 ? 0 : EPOLLIN), ch.rd));
+		ASSERT_EQ(0, epoll_ctl_data(k.epfd, EPOLL_CTL_ADD, ch.rd,
+					    EPOLLET | (how == 2 ? 0 : EPOLLIN), ch.rd));
 		if (how)
 			sm_chan_send(&ch);
 		if (how == 2)
 			ASSERT_EQ(0, epoll_ctl_data(k.epfd, EPOLL_CTL_MOD, ch.rd,
-					 EPOLLIN | EPOLLET, ch.rd));
+						    EPOLLIN | EPOLLET, ch.rd));
 		ASSERT_TRUE(sm_wait_until(sm_load(&k.seen) == i + 1)) {
 			TH_LOG("round %ld: %ld events seen", i, k.seen);
 		}

@@ -27,14 +27,11 @@
  * later calls find them there; they are added to the sum all the same.
  */
 #include <getopt.h>
-#include <poll.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/select.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
-#include "stackmux_test.h"
+#define STACKMUX_HELPER
+#include "calls.h"
 
 #define CGROUP		"/sys/fs/cgroup/footprint"
 #define MAX_CACHES	400
@@ -57,8 +54,7 @@ static int park = -1;
 
 static void die(const char *what, int err)
 {
-	fprintf(stderr, "footprint: %s%s%s\n", what, err ? ": " : "",
-		err ? strerror(err) : "");
+	fprintf(stderr, "footprint: %s%s%s\n", what, err ? ": " : "", err ? strerror(err) : "");
 	exit(1);
 }
 
@@ -316,35 +312,24 @@ static void set_epoll(void)
 	set_call(__NR_epoll_wait, ep, ptr(&event), 1, -1);
 }
 
-static void set_eventfd(void)
+static void set_read(int kind, long nr)
 {
-	set_call(__NR_read, check(eventfd(0, 0), "eventfd"), ptr(buf), sizeof(buf));
+	struct sm_chan ch;
+
+	check(sm_chan_open(&ch, kind), sm_kind_names[kind]);
+	set_call(nr, ch.rd, ptr(buf), sizeof(buf));
 }
 
-static void set_pipe(void)
-{
-	int fd[2];
-
-	check(pipe(fd), "pipe");
-	set_call(__NR_read, fd[0], ptr(buf), sizeof(buf));
-}
-
-static void set_unix(void)
-{
-	int fd[2];
-
-	check(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), "socketpair");
-	set_call(__NR_recvfrom, fd[0], ptr(buf), sizeof(buf));
-}
+static void set_eventfd(void) { set_read(SM_EVENTFD, __NR_read); }
+static void set_pipe(void)    { set_read(SM_PIPE, __NR_read); }
+static void set_unix(void)    { set_read(SM_UNIX, __NR_recvfrom); }
 
 static void set_accept(void)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX, .sun_path = "\0footprint" };
-	int fd = check(socket(AF_UNIX, SOCK_STREAM, 0), "socket");
+	struct sockaddr_un addr;
+	socklen_t len;
 
-	check(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), "bind");
-	check(listen(fd, 1), "listen");
-	set_call(__NR_accept, fd);
+	set_call(__NR_accept, check(sm_unix_listen(SOCK_STREAM, &addr, &len), "listen"));
 }
 
 static void set_nanosleep(void)

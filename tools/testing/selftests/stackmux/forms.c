@@ -76,7 +76,7 @@ int64_t left_ns(struct call *c)
 
 int ready(struct call *c, int i)
 {
-	int j, fd = c->pfd[i].fd, ret = 0;
+	int j, fd, ret = 0;
 
 	if (is_epoll(c->form)) {
 		for (j = 0; j < nr_ready(c); j++)
@@ -84,6 +84,7 @@ int ready(struct call *c, int i)
 				ret |= c->ev[j].events;
 		return ret;
 	}
+	fd = c->pfd[i].fd;
 	if (!is_select(c->form))
 		return c->pfd[i].revents;
 	for (j = 0; j < 3; j++)
@@ -178,6 +179,31 @@ bool start(struct sm_env *env, struct call *c, int form, int64_t ns)
 {
 	prepare(c, form, ns);
 	return sm_start(env, &c->w);
+}
+
+bool child_asleep(struct sm_env *env, struct call *c, pid_t pid)
+{
+	return sm_wait_parked(env, 1) && sm_wait_asleep(env, pid, &c->w, 1);
+}
+
+pid_t fork_child(struct sm_env *env, struct call *c)
+{
+	pid_t pid;
+
+	sm_rebase(env);
+	pid = sm_fork();
+	if (!pid) {
+		sm_waiter_fn(&c->w);
+		_exit(0);
+	}
+	return pid;
+}
+
+pid_t start_child(struct sm_env *env, struct call *c)
+{
+	pid_t pid = fork_child(env, c);
+
+	return pid > 0 && child_asleep(env, c, pid) ? pid : -1;
 }
 
 /* ------------------------------------------------------------------- masks */

@@ -103,6 +103,11 @@ long call_now(struct call *c, int form, int64_t ns);
 /* Call it in another thread, which falls asleep. */
 bool start(struct sm_env *env, struct call *c, int form, int64_t ns);
 
+/* Call it in a child, from memory that both share; and see that fall asleep. */
+pid_t fork_child(struct sm_env *env, struct call *c);
+pid_t start_child(struct sm_env *env, struct call *c);
+bool child_asleep(struct sm_env *env, struct call *c, pid_t pid);
+
 /* Make bitmaps of the set. Returns the number of descriptors for select(). */
 int set_bits(struct call *c);
 int64_t left_ns(struct call *c);
@@ -136,6 +141,16 @@ do {									\
 	EXPECT_EQ((int)(expected), ready(__c, __i)) {			\
 		TH_LOG("%s", form_names[__c->form]);			\
 	}								\
+} while (0)
+
+/* What is sent to channel @i ends the call. */
+#define EXPECT_WOKEN(c, channels, i)					\
+do {									\
+	struct sm_chan *__ch = &(channels)[i];				\
+									\
+	ASSERT_TRUE(sm_chan_send(__ch));				\
+	EXPECT_ONE(c, i, POLLIN);					\
+	EXPECT_TRUE(sm_chan_take(__ch));				\
 } while (0)
 
 #define EXPECT_NAMED(cond, c)						\

@@ -78,7 +78,8 @@ bool sm_wait_parked(struct sm_env *env, long n)
 
 	if (!env->parked || sm_wait_until_ns(sm_check_parked(env, n, &st), ns))
 		return true;
-	fprintf(stderr, "# wanted %ld parked: parks +%ld, parked +%ld, %ld linger, keeps +%ld, noswitch +%ld\n",
+	fprintf(stderr,
+		"# wanted %ld parked: parks +%ld, parked +%ld, %ld linger, keeps +%ld, noswitch +%ld\n",
 		n, sm_parks(env, &st), sm_parked(env, &st), st.lingering,
 		st.keeps - env->base.keeps, st.noswitch - env->base.noswitch);
 	return false;
@@ -138,8 +139,7 @@ void sm_machine_prepare(void)
 	if (sm_read_file(SM_LINGER, sm_linger_saved, sizeof(sm_linger_saved)) > 0)
 		sm_knob_set(SM_LINGER, "0\n");
 	/* So is each preemption: all tests are tests of that, too. */
-	if (sm_read_file(SM_PREEMPTED_MAX, sm_preempted_saved,
-			 sizeof(sm_preempted_saved)) > 0)
+	if (sm_read_file(SM_PREEMPTED_MAX, sm_preempted_saved, sizeof(sm_preempted_saved)) > 0)
 		sm_knob_set(SM_PREEMPTED_MAX, "0\n");
 	sm_knobs_restore();
 	atexit(sm_machine_restore);

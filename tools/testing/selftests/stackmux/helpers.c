@@ -179,8 +179,7 @@ long sm_read_key(const char *path, const char *key)
 	if (!f)
 		return -1;
 	while (fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, key, len) &&
-		    (isspace(line[len]) || line[len] == ':')) {
+		if (!strncmp(line, key, len) && (isspace(line[len]) || line[len] == ':')) {
 			val = strtol(line + len + 1, NULL, 0);
 			break;
 		}
@@ -239,8 +238,7 @@ void sm_knobs_save(void)
 	int cpu;
 
 	for (i = 0; i < ARRAY_SIZE(sm_knobs); i++)
-		sm_read_file(sm_knobs[i].path, sm_knobs[i].value,
-			     sizeof(sm_knobs[i].value));
+		sm_read_file(sm_knobs[i].path, sm_knobs[i].value, sizeof(sm_knobs[i].value));
 	for (cpu = 0; cpu < 64; cpu++)
 		if (sm_cpu_online(cpu) == 1)
 			sm_cpus_online |= 1ULL << cpu;
@@ -459,8 +457,7 @@ int sm_waitpid(pid_t pid, int *status)
 
 void *sm_shared_alloc(size_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -568,8 +565,7 @@ void sm_waiter_set(struct sm_waiter *w, long nr, long a1, long a2, long a3,
 
 int sm_waiter_futex(struct sm_waiter *w, void *uaddr, uint32_t val, int flag)
 {
-	sm_waiter_set(w, __NR_futex, (long)uaddr, FUTEX_WAIT | flag, val,
-		      0, 0, 0);
+	sm_waiter_set(w, __NR_futex, (long)uaddr, FUTEX_WAIT | flag, val, 0, 0, 0);
 	return sm_waiter_run(w);
 }
 
@@ -656,8 +652,7 @@ long sm_sleepers_waiting(struct sm_sleepers *s)
 	if (!s->own)
 		return sm_nr_waiters(&s->futex, SM_PRIVATE);
 	/* Hash chains are long: look at each only once. */
-	while (s->seen < s->nr &&
-	       sm_nr_waiters(&s->slot[s->seen].futex, SM_PRIVATE) == 1)
+	while (s->seen < s->nr && sm_nr_waiters(&s->slot[s->seen].futex, SM_PRIVATE) == 1)
 		s->seen++;
 	return s->seen;
 }
@@ -673,8 +668,7 @@ static int64_t sm_sleepers_patience_ns(struct sm_sleepers *s)
 
 bool sm_sleepers_wait_asleep(struct sm_sleepers *s)
 {
-	return sm_wait_until_ns(sm_sleepers_waiting(s) == s->nr,
-				sm_sleepers_patience_ns(s));
+	return sm_wait_until_ns(sm_sleepers_waiting(s) == s->nr, sm_sleepers_patience_ns(s));
 }
 
 long sm_sleepers_wake(struct sm_sleepers *s, bool one_by_one)
@@ -698,8 +692,7 @@ long sm_sleepers_reap(struct sm_sleepers *s)
 	long i, n = 0;
 
 	for (i = 0; i < s->nr; i++) {
-		if (!sm_wait_until_ns(!sm_load(&s->slot[i].tid),
-				      sm_sleepers_patience_ns(s)))
+		if (!sm_wait_until_ns(!sm_load(&s->slot[i].tid), sm_sleepers_patience_ns(s)))
 			return -1;
 		if (!s->slot[i].ret)
 			n++;

@@ -56,7 +56,7 @@ TEST_F(judge, parked)
 	EXPECT_TRUE(sm_wait_parked(&self->env, 1));
 	EXPECT_FALSE(sm_check_parked(&self->env, 2, &st));
 	EXPECT_EQ(1, sm_parks(&self->env, &st));
-	EXPECT_EQ(variant->lingers, st.lingering);
+	EXPECT_EQ(self->env.lingering, st.lingering);
 	ASSERT_TRUE(ends(&self->w, &self->word));
 	EXPECT_TRUE(sm_wait_none_parked(&self->env));
 	EXPECT_FALSE(sm_check_parked(&self->env, 1, &st));

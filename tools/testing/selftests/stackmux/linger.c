@@ -16,7 +16,7 @@ struct line {
 	int ep;
 	struct pollfd pfd;
 	struct epoll_event ev;
-	struct sockaddr_un addr;	/* a name that the kernel chooses */
+	struct sockaddr_un addr;
 	socklen_t addr_len;
 	uint64_t buf;
 	struct sm_waiter w;
@@ -33,13 +33,9 @@ static int line_open(struct line *l, int by)
 	l->by = by;
 	l->ep = -1;
 	if (by == BY_ACCEPT) {
-		l->addr.sun_family = AF_UNIX;
-		l->addr_len = sizeof(l->addr);
-		l->c.rd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		l->c.rd = sm_unix_listen(SOCK_STREAM, &l->addr, &l->addr_len);
 		l->c.wr = l->c.rd;
-		if (l->c.rd < 0 || bind(l->c.rd, (void *)&l->addr, sizeof(sa_family_t)) ||
-		    listen(l->c.rd, 64) ||
-		    getsockname(l->c.rd, (void *)&l->addr, &l->addr_len))
+		if (l->c.rd < 0)
 			return -1;
 	} else if (by != BY_FUTEX && sm_chan_open(&l->c, kinds[by])) {
 		return -1;
@@ -163,8 +159,7 @@ FIXTURE_TEARDOWN(linger)
 
 static bool lingers(struct line *l)
 {
-	return sm_wait_until(sm_load(&l->w.tid) &&
-			     sm_task_is(getpid(), l->w.tid, "lingering"));
+	return sm_wait_until(sm_load(&l->w.tid) && sm_task_is(getpid(), l->w.tid, "lingering"));
 }
 
 static bool parked(struct line *l)

@@ -93,9 +93,7 @@ TEST_F(poll, time_left)
 				sm_tgkill(getpid(), c->w.tid, SIGUSR1);
 				SM_JOIN(&c->w, -EINTR);
 			} else {
-				ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-				EXPECT_ONE(c, 0, POLLIN);
-				EXPECT_TRUE(sm_chan_take(&self->ch[0]));
+				EXPECT_WOKEN(c, self->ch, 0);
 			}
 			if (form == POLL) {
 				/* No time to write; nothing may be written. */
@@ -103,8 +101,7 @@ TEST_F(poll, time_left)
 				continue;
 			}
 			EXPECT_NAMED(left_ns(c) <= HOUR - (event - asleep), c);
-			EXPECT_NAMED(left_ns(c) >= HOUR - SM_MSEC -
-				     sm_waiter_ns(&c->w), c);
+			EXPECT_NAMED(left_ns(c) >= HOUR - SM_MSEC - sm_waiter_ns(&c->w), c);
 		}
 	}
 }
@@ -151,9 +148,7 @@ TEST_F(poll, sticky_timeouts)
 				sm_tgkill(getpid(), c->w.tid, SIGUSR1);
 				SM_JOIN(&c->w, -EINTR);
 			} else {
-				ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-				EXPECT_ONE(c, 0, POLLIN);
-				EXPECT_TRUE(sm_chan_take(&self->ch[0]));
+				EXPECT_WOKEN(c, self->ch, 0);
 			}
 			EXPECT_EQ(HOUR, left_ns(c));
 		}
@@ -162,23 +157,6 @@ TEST_F(poll, sticky_timeouts)
 }
 
 /* ----------------------------------------------------------------- signals */
-
-/* A child that makes the call @c, in memory that both share. */
-static pid_t start_child(struct sm_env *env, struct call *c, bool asleep)
-{
-	pid_t pid;
-
-	sm_rebase(env);
-	pid = sm_fork();
-	if (!pid) {
-		sm_waiter_fn(&c->w);
-		_exit(0);
-	}
-	if (pid > 0 && asleep &&
-	    (!sm_wait_parked(env, 1) || !sm_wait_asleep(env, pid, &c->w, 1)))
-		return -1;
-	return pid;
-}
 
 static bool stop(pid_t pid)
 {
@@ -205,11 +183,10 @@ TEST_F_TIMEOUT(poll, stopped_deadline, 60)
 
 		fill(c, self->ch, 3);
 		prepare(c, form, ns);
-		pid = start_child(&self->env, c, false);
+		pid = fork_child(&self->env, c);
 		ASSERT_GT(pid, 0);
 		ASSERT_TRUE(sm_wait_until(sm_load(&c->w.entered)));
-		for (rounds = 0; pid && !sm_load(&c->w.done) &&
-		     sm_now_ns() < end; rounds++) {
+		for (rounds = 0; pid && !sm_load(&c->w.done) && sm_now_ns() < end; rounds++) {
 			ASSERT_EQ(0, kill(pid, SIGSTOP));
 			ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
 			if (!WIFSTOPPED(status)) {
@@ -221,8 +198,7 @@ TEST_F_TIMEOUT(poll, stopped_deadline, 60)
 			sm_sleep_ms(20);
 		}
 		EXPECT_TRUE(sm_load(&c->w.done)) {
-			TH_LOG("%s still waits after %d stops",
-			       form_names[form], rounds);
+			TH_LOG("%s still waits after %d stops", form_names[form], rounds);
 		}
 		if (pid) {
 			kill(pid, SIGCONT);
@@ -251,7 +227,7 @@ TEST_F(poll, stopped_event)
 		for (i = 0; i < 4; i++) {
 			fill(c, self->ch, 3);
 			prepare(c, form, ns[i % 2]);
-			pid = start_child(&self->env, c, true);
+			pid = start_child(&self->env, c);
 			ASSERT_GT(pid, 0);
 			ASSERT_TRUE(stop(pid));
 			if (i < 2)
@@ -259,9 +235,7 @@ TEST_F(poll, stopped_event)
 			sm_rebase(&self->env);
 			kill(pid, SIGCONT);
 			if (i >= 2) {
-				ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-				ASSERT_TRUE(sm_wait_asleep(&self->env, pid,
-							   &c->w, 1));
+				ASSERT_TRUE(child_asleep(&self->env, c, pid));
 				sm_chan_send(&self->ch[2]);
 			}
 			ASSERT_EQ(0, sm_waitpid(pid, &status));
@@ -272,8 +246,7 @@ TEST_F(poll, stopped_event)
 			EXPECT_TRUE(sm_chan_take(&self->ch[2]));
 			if (has_left(form) && ns[i % 2] == HOUR) {
 				EXPECT_LT(left_ns(c), HOUR);
-				EXPECT_GE(left_ns(c), HOUR - SM_MSEC -
-					  sm_waiter_ns(&c->w));
+				EXPECT_GE(left_ns(c), HOUR - SM_MSEC - sm_waiter_ns(&c->w));
 			}
 		}
 	}
@@ -293,7 +266,7 @@ TEST_F(poll, stopped_without_time_left)
 		ASSERT_NE(NULL, c->time);
 		prepare(c, form, HOUR);
 		ASSERT_EQ(0, mprotect(c->time, 4096, PROT_READ));
-		pid = start_child(&self->env, c, true);
+		pid = start_child(&self->env, c);
 		ASSERT_GT(pid, 0);
 		ASSERT_TRUE(stop(pid));
 		kill(pid, SIGCONT);
@@ -319,15 +292,14 @@ TEST_F(poll, restart_reads_again)
 		/* For select() as many as with both. */
 		if (form >= SELECT)
 			c->w.arg[0] = self->ch[1].rd + 1;
-		pid = start_child(&self->env, c, true);
+		pid = start_child(&self->env, c);
 		ASSERT_GT(pid, 0);
 		ASSERT_TRUE(stop(pid));
 		c->set[0].fd = self->ch[1].rd;
 		set_bits(c);
 		sm_rebase(&self->env);
 		kill(pid, SIGCONT);
-		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-		ASSERT_TRUE(sm_wait_asleep(&self->env, pid, &c->w, 1));
+		ASSERT_TRUE(child_asleep(&self->env, c, pid));
 		sm_chan_send(&self->ch[0]);
 		sm_settle();
 		EXPECT_EQ(0, sm_load(&c->w.done));
@@ -355,15 +327,14 @@ TEST_F(poll, mask_and_stop)
 			continue;
 		fill(c, self->ch, 1);
 		prepare_masked(c, form, HOUR, USR2, USR1);
-		pid = start_child(&self->env, c, true);
+		pid = start_child(&self->env, c);
 		ASSERT_GT(pid, 0);
 		for (i = 0; i < 3; i++) {
 			EXPECT_EQ(USR1, sm_mask_of(pid, pid));
 			ASSERT_TRUE(stop(pid));
 			sm_rebase(&self->env);
 			kill(pid, SIGCONT);
-			ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-			ASSERT_TRUE(sm_wait_asleep(&self->env, pid, &c->w, 1));
+			ASSERT_TRUE(child_asleep(&self->env, c, pid));
 		}
 		EXPECT_EQ(USR1, sm_mask_of(pid, pid));
 		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
@@ -404,8 +375,7 @@ TEST_F(poll, set_is_read_once)
 			SM_JOIN(&c->w, 1);
 			for (i = 0; i < n; i++) {
 				if (form < SELECT) {
-					EXPECT_EQ(self->ch[100].rd,
-						  c->set[i].fd);
+					EXPECT_EQ(self->ch[100].rd, c->set[i].fd);
 					EXPECT_EQ(0, c->set[i].events);
 				}
 				c->set[i].fd = self->ch[i].rd;
@@ -439,9 +409,8 @@ TEST_F(poll, result_memory_gone)
 				if (end == 1 && how >= 2)
 					continue;
 				sm_handle(SIGUSR1, 0);
-				page = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
-					    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-				ASSERT_NE(MAP_FAILED, page);
+				page = sm_pages(8192);
+				ASSERT_NE(NULL, page);
 				fill(c, self->ch, n);
 				/* The second half across the boundary */
 				c->pfd = (void *)(page + (how < 4 ? 0 :
@@ -465,8 +434,7 @@ TEST_F(poll, result_memory_gone)
 				else if (end == 2)
 					sm_tgkill(getpid(), c->w.tid, SIGUSR1);
 				/* poll() stores its set even then. */
-				SM_JOIN(&c->w, form >= SELECT && end == 2 ?
-					-EINTR : -EFAULT);
+				SM_JOIN(&c->w, form >= SELECT && end == 2 ? -EINTR : -EFAULT);
 				EXPECT_EQ(end == 2, sm_load(&sm_handled));
 				if (!end)
 					sm_chan_take(&self->ch[n - 1]);
@@ -487,9 +455,8 @@ TEST_F(poll, time_memory_gone)
 	for (form = PPOLL; form < WAIT; form++) {
 		for (end = 0; end < 2; end++) {
 			sm_handle(SIGUSR1, 0);
-			page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-			ASSERT_NE(MAP_FAILED, page);
+			page = sm_pages(4096);
+			ASSERT_NE(NULL, page);
 			fill(c, self->ch, 1);
 			c->time = (void *)page;
 			ASSERT_TRUE(start(&self->env, c, form, HOUR));
@@ -498,9 +465,7 @@ TEST_F(poll, time_memory_gone)
 				sm_tgkill(getpid(), c->w.tid, SIGUSR1);
 				SM_JOIN(&c->w, -EINTR);
 			} else {
-				sm_chan_send(&self->ch[0]);
-				EXPECT_ONE(c, 0, POLLIN);
-				sm_chan_take(&self->ch[0]);
+				EXPECT_WOKEN(c, self->ch, 0);
 			}
 		}
 	}
@@ -560,13 +525,11 @@ TEST_F(poll, replaced_while_waiting)
 
 	FOR_POLL_FORMS(form) {
 		for (n = 1; n <= 12; n += 11) {
-			ASSERT_EQ(0, sm_chans_open(self->ch, n + 1,
-						   SM_EVENTFD));
+			ASSERT_EQ(0, sm_chans_open(self->ch, n + 1, SM_EVENTFD));
 			copy = dup(self->ch[0].rd);
 			fill(c, self->ch, n);
 			ASSERT_TRUE(start(&self->env, c, form, HOUR));
-			ASSERT_EQ(self->ch[0].rd, dup2(self->ch[n].rd,
-						       self->ch[0].rd));
+			ASSERT_EQ(self->ch[0].rd, dup2(self->ch[n].rd, self->ch[0].rd));
 			self->ch[0].wr = copy;
 			ASSERT_TRUE(sm_chan_send(&self->ch[0]));
 			sm_settle();

@@ -39,12 +39,9 @@ static void event_wakes(struct __test_metadata *_metadata, struct sm_env *env,
 		for (i = n > 2 ? 0 : 2; i < 3; i++) {
 			fill(c, ch, n);
 			ASSERT_TRUE(start(env, c, form, i ? NONE : HOUR)) {
-				TH_LOG("%s, %s, %d", form_names[form],
-				       sm_kind_names[kind], n);
+				TH_LOG("%s, %s, %d", form_names[form], sm_kind_names[kind], n);
 			}
-			ASSERT_TRUE(sm_chan_send(&ch[which[i]]));
-			EXPECT_ONE(c, which[i], POLLIN);
-			EXPECT_TRUE(sm_chan_take(&ch[which[i]]));
+			EXPECT_WOKEN(c, ch, which[i]);
 		}
 	}
 	sm_chans_close(ch, n);
@@ -78,9 +75,7 @@ TEST_F(ready, mixed_set)
 		for (i = 0; i < 12; i++) {
 			fill(c, self->ch, 12);
 			ASSERT_TRUE(start(&self->env, c, form, HOUR));
-			ASSERT_TRUE(sm_chan_send(&self->ch[i]));
-			EXPECT_ONE(c, i, POLLIN);
-			EXPECT_TRUE(sm_chan_take(&self->ch[i]));
+			EXPECT_WOKEN(c, self->ch, i);
 		}
 	}
 }
@@ -95,8 +90,7 @@ TEST_F(ready, several_events)
 	FOR_EACH_FORM(form) {
 		fill(c, self->ch, 40);
 		prepare(c, form, HOUR);
-		c->w.before = sm_pin_waiter;
-		ASSERT_TRUE(sm_start(&self->env, &c->w));
+		ASSERT_TRUE(sm_start_pinned(&self->env, &c->w));
 		ASSERT_EQ(0, sm_rt_begin());
 		for (i = 0; i < 40; i += 3)
 			sm_chan_send(&self->ch[i]);
@@ -125,21 +119,17 @@ TEST_F(ready, event_taken_by_another)
 	FOR_EACH_FORM(form) {
 		fill(c, self->ch, 3);
 		prepare(c, form, HOUR);
-		c->w.before = sm_pin_waiter;
-		ASSERT_TRUE(sm_start(&self->env, &c->w));
+		ASSERT_TRUE(sm_start_pinned(&self->env, &c->w));
 		for (i = 0; i < 25; i++) {
 			ASSERT_EQ(0, sm_rt_begin());
 			sm_chan_send(&self->ch[i % 3]);
 			sm_chan_take(&self->ch[i % 3]);
 			sm_rt_end();
 			ASSERT_TRUE(sm_sleeps(&c->w)) {
-				TH_LOG("%s returned %ld", form_names[form],
-				       c->w.ret);
+				TH_LOG("%s returned %ld", form_names[form], c->w.ret);
 			}
 		}
-		ASSERT_TRUE(sm_chan_send(&self->ch[1]));
-		EXPECT_ONE(c, 1, POLLIN);
-		EXPECT_TRUE(sm_chan_take(&self->ch[1]));
+		EXPECT_WOKEN(c, self->ch, 1);
 	}
 	/* The same until the time is over. */
 	FOR_EACH_FORM(form) {
@@ -153,8 +143,7 @@ TEST_F(ready, event_taken_by_another)
 			sm_chan_take(&self->ch[0]);
 			sm_rt_end();
 			sm_sleep_ms(2);
-			ASSERT_LT(sm_now_ns() - c->w.start_ns,
-				  ns + sm_late_ns() + SM_SEC);
+			ASSERT_LT(sm_now_ns() - c->w.start_ns, ns + sm_late_ns() + SM_SEC);
 		}
 		SM_JOIN(&c->w, 0);
 		EXPECT_GE(sm_waiter_ns(&c->w), ns);
@@ -180,8 +169,7 @@ TEST_F(ready, ready_at_once)
 			EXPECT_EQ(POLLIN, ready(c, 17));
 			if (ns[i] == HOUR && has_left(form)) {
 				EXPECT_LE(left_ns(c), HOUR);
-				EXPECT_GE(left_ns(c), HOUR - SM_MSEC -
-					  sm_waiter_ns(&c->w));
+				EXPECT_GE(left_ns(c), HOUR - SM_MSEC - sm_waiter_ns(&c->w));
 			}
 		}
 	}
@@ -240,12 +228,11 @@ static void walk(struct __test_metadata *_metadata, struct sm_env *env, struct c
 	}
 }
 
-#define TEST_CHANGES(name, ...)						\
+/* A test that walks the list of that name */
+#define TEST_CHANGES(name)						\
 TEST_F(ready, name)							\
 {									\
-	static const struct change list[] = { __VA_ARGS__ };		\
-									\
-	walk(_metadata, &self->env, self->c, list, ARRAY_SIZE(list));	\
+	walk(_metadata, &self->env, self->c, name, ARRAY_SIZE(name));	\
 }
 
 static bool close_rd(struct sm_chan *ch)
@@ -270,7 +257,7 @@ static bool shut_wr(struct sm_chan *ch)
 }
 
 /* What a pipe, and sockets, say in which states; half of it at once. */
-TEST_CHANGES(hangup_and_error,
+static const struct change hangup_and_error[] = {
 	{ "no writer", SM_PIPE, .asks = POLLIN, .change = close_wr,
 	  .told = POLLHUP, .selects = POLLIN },
 	{ "no writer", SM_UNIX, .asks = POLLIN, .change = close_wr,
@@ -286,7 +273,10 @@ TEST_CHANGES(hangup_and_error,
 	/* Hangups are reported though nothing is asked for. */
 	{ "no writer", SM_PIPE, .unasked = sm_chan_send, .change = close_wr, .told = POLLHUP },
 	{ "no reader", SM_PIPE, .writes = true, .change = close_rd, .told = POLLERR },
-	{ "shut down", SM_TCP, .asks = POLLRDHUP, .change = shut_wr, .told = POLLRDHUP })
+	{ "shut down", SM_TCP, .asks = POLLRDHUP, .change = shut_wr, .told = POLLRDHUP },
+};
+
+TEST_CHANGES(hangup_and_error)
 
 static void stuff_wr(struct sm_chan *ch)
 {
@@ -299,7 +289,7 @@ static bool unstuff_rd(struct sm_chan *ch)
 	return true;
 }
 
-TEST_CHANGES(writable,
+static const struct change writable[] = {
 	{ "room", SM_PIPE, .first = stuff_wr, .writes = true, .asks = POLLOUT,
 	  .change = unstuff_rd, .told = POLLOUT, .selects = POLLOUT },
 	{ "room", SM_UNIX, .first = stuff_wr, .writes = true, .asks = POLLOUT,
@@ -308,7 +298,10 @@ TEST_CHANGES(writable,
 	  .change = unstuff_rd, .told = POLLOUT, .selects = POLLOUT },
 	/* Nobody will read it any more. */
 	{ "no reader", SM_PIPE, .first = stuff_wr, .writes = true, .asks = POLLOUT,
-	  .change = close_rd, .told = POLLERR, .selects = POLLOUT })
+	  .change = close_rd, .told = POLLERR, .selects = POLLOUT },
+};
+
+TEST_CHANGES(writable)
 
 static bool send_oob(struct sm_chan *ch)
 {
@@ -316,9 +309,12 @@ static bool send_oob(struct sm_chan *ch)
 }
 
 /* Out-of-band data: select()'s third set */
-TEST_CHANGES(exceptional,
+static const struct change exceptional[] = {
 	{ "out of band", SM_TCP, .asks = POLLPRI, .change = send_oob,
-	  .told = POLLPRI, .selects = POLLPRI })
+	  .told = POLLPRI, .selects = POLLPRI },
+};
+
+TEST_CHANGES(exceptional)
 
 static int open_listen(struct sm_chan *ch)
 {
@@ -342,9 +338,12 @@ static bool accept_rd(struct sm_chan *ch)
 	return !close(accept(ch->rd, NULL, NULL));
 }
 
-TEST_CHANGES(listening_socket,
+static const struct change listening_socket[] = {
 	{ "connection", .open = open_listen, .asks = POLLIN, .change = connect_wr,
-	  .after = accept_rd, .told = POLLIN, .selects = POLLIN })
+	  .after = accept_rd, .told = POLLIN, .selects = POLLIN },
+};
+
+TEST_CHANGES(listening_socket)
 
 static int open_timer(struct sm_chan *ch)
 {
@@ -411,13 +410,16 @@ static bool wait_for_child(struct sm_chan *ch)
 	return waitpid(-1, &status, 0) > 0 && !status;
 }
 
-TEST_CHANGES(other_files,
+static const struct change other_files[] = {
 	{ "timer", .open = open_timer, .asks = POLLIN, .change = set_timer,
 	  .after = sm_chan_take, .told = POLLIN, .selects = POLLIN },
 	{ "terminal", .open = open_terminal, .asks = POLLIN, .change = type_x,
 	  .after = read_x, .told = POLLIN, .selects = POLLIN },
 	{ "end of a child", .open = open_child, .asks = POLLIN, .change = close_wr,
-	  .after = wait_for_child, .told = POLLIN, .selects = POLLIN })
+	  .after = wait_for_child, .told = POLLIN, .selects = POLLIN },
+};
+
+TEST_CHANGES(other_files)
 
 static void nonblock_rd(struct sm_chan *ch)
 {
@@ -425,7 +427,7 @@ static void nonblock_rd(struct sm_chan *ch)
 }
 
 /* Whether the file blocks does not matter. */
-TEST_CHANGES(nonblock_is_irrelevant,
+static const struct change nonblock_is_irrelevant[] = {
 	{ "eventfd", SM_EVENTFD, .first = nonblock_rd, .asks = POLLIN, .change = sm_chan_send,
 	  .after = sm_chan_take, .told = POLLIN, .selects = POLLIN },
 	{ "pipe", SM_PIPE, .first = nonblock_rd, .asks = POLLIN, .change = sm_chan_send,
@@ -433,7 +435,10 @@ TEST_CHANGES(nonblock_is_irrelevant,
 	{ "unix", SM_UNIX, .first = nonblock_rd, .asks = POLLIN, .change = sm_chan_send,
 	  .after = sm_chan_take, .told = POLLIN, .selects = POLLIN },
 	{ "TCP", SM_TCP, .first = nonblock_rd, .asks = POLLIN, .change = sm_chan_send,
-	  .after = sm_chan_take, .told = POLLIN, .selects = POLLIN })
+	  .after = sm_chan_take, .told = POLLIN, .selects = POLLIN },
+};
+
+TEST_CHANGES(nonblock_is_irrelevant)
 
 /* -------------------------------------------------------------------- time */
 
@@ -454,8 +459,7 @@ TEST_F_TIMEOUT(ready, timeout, 60)
 				fill(c, self->ch, sizes[j]);
 				EXPECT_EQ(0, call_now(c, form, ns[i]));
 				EXPECT_NAMED(sm_waiter_ns(&c->w) >= ns[i], c);
-				EXPECT_NAMED(sm_waiter_ns(&c->w) <
-					     ns[i] + sm_late_ns(), c);
+				EXPECT_NAMED(sm_waiter_ns(&c->w) < ns[i] + sm_late_ns(), c);
 				EXPECT_EQ(0, nr_ready(c));
 				/* epoll_pwait2() keeps the time for itself. */
 				if (has_left(form) || form == PWAIT2)
@@ -542,9 +546,7 @@ TEST_F(ready, ignored_signals)
 		EXPECT_EQ(0, sm_tgkill(getpid(), c->w.tid, SIGUSR2));
 		sm_settle();
 		ASSERT_TRUE(sm_sleeps(&c->w));
-		ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-		EXPECT_ONE(c, 0, POLLIN);
-		EXPECT_TRUE(sm_chan_take(&self->ch[0]));
+		EXPECT_WOKEN(c, self->ch, 0);
 	}
 }
 
@@ -636,9 +638,7 @@ TEST_F(ready, mask_keeps_out)
 				EXPECT_EQ(0, sm_load(&sm_handled));
 				EXPECT_EQ(USR1, sm_mask_of(getpid(), c->w.tid));
 				ASSERT_TRUE(sm_sleeps(&c->w));
-				ASSERT_TRUE(sm_chan_send(&self->ch[0]));
-				EXPECT_ONE(c, 0, POLLIN);
-				EXPECT_TRUE(sm_chan_take(&self->ch[0]));
+				EXPECT_WOKEN(c, self->ch, 0);
 			}
 			/* Before the call returned. */
 			EXPECT_HANDLED(c, USR2);
@@ -921,8 +921,7 @@ static void traffic_take(struct consumer *k, int chan)
 		k->events++;
 		p = &t->producer[m.producer];
 		/* Neither late nor twice */
-		if (sm_load(&p->sent) != m.seq ||
-		    sm_add(&p->received, 1) != m.seq)
+		if (sm_load(&p->sent) != m.seq || sm_add(&p->received, 1) != m.seq)
 			sm_store(&t->bad, -ERANGE);
 		if (write(p->ack, &one, sizeof(one)) != sizeof(one))
 			sm_store(&t->bad, -EIO);
@@ -1160,8 +1159,7 @@ static void *contest_waiter(void *arg)
  */
 static void contest_pause(struct contest *k, long n, uint64_t *seed)
 {
-	while ((sm_load(&k->events) < n || sm_load(&k->eintr) < n) &&
-	       !sm_load(&k->bad))
+	while ((sm_load(&k->events) < n || sm_load(&k->eintr) < n) && !sm_load(&k->bad))
 		sched_yield();
 	sm_sleep_ns(sm_rnd(seed) % 200000);
 }

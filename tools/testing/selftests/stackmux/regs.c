@@ -34,8 +34,7 @@ void regs_same(struct regs_diff *d, const char *what, long got, long want)
 	d->want = want;
 }
 
-void regs_compare(struct regs_diff *d, const struct regs *in,
-				const struct regs *out, int avx)
+void regs_compare(struct regs_diff *d, const struct regs *in, const struct regs *out, int avx)
 {
 	static const char * const gp_name[] = {
 		"rbx", "rbp", "r12", "r13", "r14", "r15",

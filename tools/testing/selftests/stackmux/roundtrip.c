@@ -6,13 +6,11 @@
  *
  * Linked statically, so that it runs in a system that has nothing else.
  */
-#include <poll.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
+#define STACKMUX_HELPER
 #include "bench.h"
+#include "calls.h"
 #include <wait.h>
 
 /*
@@ -122,57 +120,36 @@ static struct channel chan[2];
 
 struct way {
 	const char *name;
+	int kind;				/* of channel, or */
 	int (*open)(struct channel *c);
 	void (*wait)(struct channel *c);	/* before get(), or NULL */
 	void (*get)(struct channel *c);
 	void (*put)(struct channel *c);
 };
 
-static int open_eventfd(struct channel *c)
+static int open_dgram(struct channel *c)
 {
-	c->rd = eventfd(0, EFD_CLOEXEC);
-	c->wr = c->rd;
+	int fd[2], ret = socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fd);
+
+	c->rd = fd[0];
+	c->wr = fd[1];
+	return ret;
+}
+
+static int open_listen(struct channel *c)
+{
+	c->rd = sm_unix_listen(SOCK_STREAM, &c->addr, &c->addrlen);
 	return c->rd;
 }
 
-static int open_pipe(struct channel *c)
+static int open_kind(struct channel *c, int kind)
 {
-	int fd[2], ret = pipe2(fd, O_CLOEXEC);
+	struct sm_chan ch;
+	int ret = sm_chan_open(&ch, kind);
 
-	c->rd = fd[0];
-	c->wr = fd[1];
+	c->rd = ch.rd;
+	c->wr = ch.wr;
 	return ret;
-}
-
-static int open_pair(struct channel *c, int type)
-{
-	int fd[2], ret = socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fd);
-
-	c->rd = fd[0];
-	c->wr = fd[1];
-	return ret;
-}
-
-static int open_unix(struct channel *c)
-{
-	return open_pair(c, SOCK_STREAM);
-}
-
-static int open_dgram(struct channel *c)
-{
-	return open_pair(c, SOCK_DGRAM);
-}
-
-/* The kernel picks a name, not one in the file system. */
-static int open_listen(struct channel *c)
-{
-	c->addr.sun_family = AF_UNIX;
-	c->addrlen = sizeof(c->addr);
-	c->rd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (c->rd < 0 || bind(c->rd, (struct sockaddr *)&c->addr, sizeof(sa_family_t)) ||
-	    getsockname(c->rd, (struct sockaddr *)&c->addr, &c->addrlen))
-		return -1;
-	return listen(c->rd, 8);
 }
 
 static int open_many(struct channel *c)
@@ -180,7 +157,7 @@ static int open_many(struct channel *c)
 	int i;
 
 	for (i = 0; i < NR_POLLED; i++) {
-		if (open_eventfd(c) < 0)
+		if (open_kind(c, SM_EVENTFD))
 			return -1;
 		c->pfd[i].fd = c->rd;
 		c->pfd[i].events = POLLIN;
@@ -192,7 +169,7 @@ static int open_epoll(struct channel *c)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
 
-	if (open_eventfd(c) < 0)
+	if (open_kind(c, SM_EVENTFD))
 		return -1;
 	c->ep = epoll_create1(EPOLL_CLOEXEC);
 	return epoll_ctl(c->ep, EPOLL_CTL_ADD, c->rd, &ev);
@@ -284,16 +261,16 @@ static void put_connect(struct channel *c)
 }
 
 static const struct way ways[] = {
-	{ "eventfd", open_eventfd, NULL, get_read, put_write },
-	{ "pipe", open_pipe, NULL, get_read, put_write },
-	{ "unix", open_unix, NULL, get_read, put_write },
-	{ "recv", open_dgram, NULL, get_recv, put_write },
-	{ "accept", open_listen, NULL, get_accept, put_connect },
-	{ "poll", open_eventfd, wait_poll, get_read, put_write },
-	{ "poll-64", open_many, wait_poll_many, get_read, put_write },
-	{ "poll-timeout", open_eventfd, wait_poll_timeout, get_read, put_write },
-	{ "poll-retry", open_eventfd, wait_poll_retry, get_read, put_write },
-	{ "epoll", open_epoll, wait_epoll, get_read, put_write },
+	{ "eventfd", SM_EVENTFD, NULL, NULL, get_read, put_write },
+	{ "pipe", SM_PIPE, NULL, NULL, get_read, put_write },
+	{ "unix", SM_UNIX, NULL, NULL, get_read, put_write },
+	{ "recv", 0, open_dgram, NULL, get_recv, put_write },
+	{ "accept", 0, open_listen, NULL, get_accept, put_connect },
+	{ "poll", SM_EVENTFD, NULL, wait_poll, get_read, put_write },
+	{ "poll-64", 0, open_many, wait_poll_many, get_read, put_write },
+	{ "poll-timeout", SM_EVENTFD, NULL, wait_poll_timeout, get_read, put_write },
+	{ "poll-retry", SM_EVENTFD, NULL, wait_poll_retry, get_read, put_write },
+	{ "epoll", 0, open_epoll, wait_epoll, get_read, put_write },
 };
 
 static const struct way *way;
@@ -322,8 +299,9 @@ static void chan_back_and_forth(void)
 	int64_t t0 = 0, t1;
 	pthread_t t;
 
-	if (way->open(&chan[0]) < 0 || way->open(&chan[1]) < 0)
-		die(way->name, errno);
+	for (i = 0; i < 2; i++)
+		if ((way->open ? way->open(&chan[i]) : open_kind(&chan[i], way->kind)) < 0)
+			die(way->name, errno);
 	set_policy(SCHED_BATCH, 0);
 	begin();
 	if (sm_thread(&t, chan_ponger, (void *)(warm + nr_rounds)))
@@ -612,8 +590,7 @@ int main(int argc, char **argv)
 	bench_options(argc, argv, usage, NULL, NULL);
 	for (; optind < argc; optind++) {
 		if (!measure(argv[optind])) {
-			fprintf(stderr, "roundtrip: no mode '%s'\n%s",
-				argv[optind], usage);
+			fprintf(stderr, "roundtrip: no mode '%s'\n%s", argv[optind], usage);
 			return 2;
 		}
 	}

@@ -253,8 +253,7 @@ extern bool sm_lingering;
 /* These are inline for programs that count the instructions of a call. */
 
 /* A system call without libc: the result or -errno. */
-static inline long sm_syscall6(long nr, long a1, long a2, long a3, long a4,
-			       long a5, long a6)
+static inline long sm_syscall6(long nr, long a1, long a2, long a3, long a4, long a5, long a6)
 {
 	register long r10 asm("r10") = a4;
 	register long r8 asm("r8") = a5;
@@ -272,8 +271,7 @@ static inline long sm_syscall6(long nr, long a1, long a2, long a3, long a4,
 static inline long sm_futex(void *uaddr, int op, uint32_t val,
 			    const void *timeout, void *uaddr2, uint32_t val3)
 {
-	return sm_syscall6(__NR_futex, (long)uaddr, op, val, (long)timeout,
-			   (long)uaddr2, val3);
+	return sm_syscall6(__NR_futex, (long)uaddr, op, val, (long)timeout, (long)uaddr2, val3);
 }
 
 #define SM_PRIVATE	FUTEX_PRIVATE_FLAG
