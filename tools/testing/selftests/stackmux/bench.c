@@ -40,12 +40,12 @@ void finish(bool must_park)
 {
 	printf(" park=%d", who == PARKING);
 	if (have_stats && !sm_stats_read(&stats1)) {
-		printf(" parks=%ld resumes=%ld lingered=%ld noswitch=%ld keeps=%ld",
+		printf(" parks=%ld resumes=%ld lingered=%ld noswitch=%ld pins=%ld",
 		       stats1.parks - stats0.parks,
 		       stats1.resumes - stats0.resumes,
 		       stats1.lingered - stats0.lingered,
 		       stats1.noswitch - stats0.noswitch,
-		       stats1.keeps - stats0.keeps);
+		       stats1.pins - stats0.pins);
 	}
 	printf("\n");
 	fflush(stdout);

@@ -9,13 +9,6 @@ int sm_linger(struct sm_env *env)
 	return sm_write_long(SM_LINGER, 1);
 }
 
-int sm_stay(struct sm_env *env)
-{
-	int ret = sm_linger(env);
-
-	return ret ? ret : sm_write_long(SM_PATIENCE, 0);
-}
-
 const char *sm_env_setup(struct sm_env *env, bool parked)
 {
 	int active;
@@ -79,9 +72,9 @@ bool sm_wait_parked(struct sm_env *env, long n)
 	if (!env->parked || sm_wait_until_ns(sm_check_parked(env, n, &st), ns))
 		return true;
 	fprintf(stderr,
-		"# wanted %ld parked: parks +%ld, parked +%ld, %ld linger, keeps +%ld, noswitch +%ld\n",
+		"# wanted %ld parked: parks +%ld, parked +%ld, %ld linger, pins +%ld, noswitch +%ld\n",
 		n, sm_parks(env, &st), sm_parked(env, &st), st.lingering,
-		st.keeps - env->base.keeps, st.noswitch - env->base.noswitch);
+		st.pins - env->base.pins, st.noswitch - env->base.noswitch);
 	return false;
 }
 

@@ -199,7 +199,6 @@ static struct sm_knob {
 } sm_knobs[] = {
 	{ .path = SM_SYSCTL },
 	{ .path = SM_LINGER },
-	{ .path = SM_PATIENCE },
 	{ .path = SM_SYSFS "percpu_max" },
 	{ .path = SM_SYSFS "node_max" },
 	{ .path = SM_SYSFS "node_low" },
@@ -313,8 +312,8 @@ bool sm_judged;
 
 bool sm_look_on(void)
 {
-	return sm_judged && !(sm_get() & PR_STACKMUX_KEEPS) &&
-	       !sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0);
+	return sm_judged && !(sm_get() & PR_STACKMUX_OPTED_OUT) &&
+	       !sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_OPTOUT, 0, 0);
 }
 
 void sm_look_away(bool looked_on)

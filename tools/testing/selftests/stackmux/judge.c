@@ -34,7 +34,7 @@ FIXTURE_TEARDOWN(judge)
 
 static void stay_out(struct sm_waiter *w)
 {
-	sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0);
+	sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_OPTOUT, 0, 0);
 }
 
 static bool waits(struct sm_waiter *w, uint32_t *word)

@@ -24,7 +24,6 @@ struct sm_env {
 
 /* Stacks may linger, one on each CPU. */
 int sm_linger(struct sm_env *env);
-int sm_stay(struct sm_env *env);
 
 /* NULL, or what is wrong. A kernel without stackmux leaves env->present false. */
 const char *sm_env_setup(struct sm_env *env, bool parked);
@@ -59,9 +58,9 @@ do {									\
 	if (__env->parked) {						\
 		ASSERT_EQ(0, sm_stats_read(&__st));			\
 		EXPECT_GE(sm_parks(__env, &__st), (long)(n)) {		\
-			TH_LOG("found awake +%ld, stacks kept +%ld",	\
+			TH_LOG("found awake +%ld, stacks pinned +%ld",	\
 			       __st.noswitch - __env->base.noswitch,	\
-			       __st.keeps - __env->base.keeps);		\
+			       __st.pins - __env->base.pins);		\
 		}							\
 	}								\
 } while (0)

@@ -59,11 +59,11 @@
 #define PR_STACKMUX_GET		3
 #define PR_STACKMUX_THREAD	4
 #define PR_STACKMUX_F_EXEC	0x1UL
-#define PR_STACKMUX_T_KEEP	0x1UL
+#define PR_STACKMUX_T_OPTOUT	0x1UL
 #define PR_STACKMUX_ENABLED	0x1UL
 #define PR_STACKMUX_EXEC	0x2UL
 #define PR_STACKMUX_ACTIVE	0x4UL
-#define PR_STACKMUX_KEEPS	0x8UL
+#define PR_STACKMUX_OPTED_OUT	0x8UL
 #endif
 
 #ifndef FUTEX2_SIZE_U32
@@ -86,7 +86,6 @@
 #define SM_PREEMPTED_MAX SM_SYSFS "preempted_max"
 #define SM_STATS	SM_DEBUGFS "stats"
 #define SM_LINGER	SM_DEBUGFS "linger"
-#define SM_PATIENCE	SM_DEBUGFS "patience"
 
 /* errno of calls and operations that do not exist */
 #define SM_NOSYS	38
@@ -218,7 +217,7 @@ void sm_look_away(bool looked_on);
 
 #define SM_FOR_EACH_STAT(stat)						\
 	stat(parks) stat(resumes) stat(noswitch) stat(lingered)		\
-	stat(keeps) stat(reserve) stat(starvations) stat(refills)	\
+	stat(pins) stat(reserve) stat(starvations) stat(refills)	\
 	stat(trims) stat(clones) stat(newborns) stat(rearms)		\
 	stat(retries) stat(preempted) stat(stacks) stat(stacks_idle)	\
 	stat(stacks_max) stat(records) stat(record_bytes) stat(parked)
