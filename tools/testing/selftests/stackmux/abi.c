@@ -3,7 +3,7 @@
  * The switches and dials: prctl(PR_STACKMUX), sysctl kernel.stackmux, the
  * counters, who inherits what.
  */
-#include "stackmux_harness.h"
+#include "scenario.h"
 
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -105,29 +105,19 @@ TEST_F(abi, arguments)
 				EXPECT_EQ(-EINVAL, sm_enable(bad[i]));
 				EXPECT_EQ(-EINVAL, sm_enable(bad[i] | 1));
 			}
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_ENABLE, 0,
-						    bad[i], 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_ENABLE, 0, 0,
-						    bad[i]));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE,
-						    bad[i], 0, 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, 0,
-						    bad[i], 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, 0, 0,
-						    bad[i]));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, bad[i],
-						    0, 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0,
-						    bad[i], 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0, 0,
-						    bad[i]));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_ENABLE, 0, bad[i], 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_ENABLE, 0, 0, bad[i]));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, bad[i], 0, 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, 0, bad[i], 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, 0, 0, bad[i]));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, bad[i], 0, 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0, bad[i], 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0, 0, bad[i]));
 			if (bad[i] != PR_STACKMUX_T_KEEP)
 				EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD,
 							    bad[i], 0, 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD, 0,
-						    bad[i], 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD, 0, 0,
-						    bad[i]));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD, 0, bad[i], 0));
+			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD, 0, 0, bad[i]));
 			/* The operation is all of the argument. */
 			if (bad[i] > 8)
 				EXPECT_EQ(-EINVAL, sm_prctl(bad[i] |
@@ -213,7 +203,6 @@ static int child_get(bool exec)
 
 TEST_F(abi, fork)
 {
-	int status;
 	pid_t pid;
 
 	EXPECT_EQ(0, child_get(false));
@@ -223,18 +212,15 @@ TEST_F(abi, fork)
 	EXPECT_EQ(ENABLED | EXEC | ACTIVE, child_get(false));
 
 	/* A child decides for itself, whatever it shares. */
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid)
 		_exit(sm_disable() || sm_get());
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 	pid = vfork();
 	ASSERT_GE(pid, 0);
 	if (!pid)
 		_exit(sm_disable() || sm_get());
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 	EXPECT_EQ(ENABLED | EXEC | ACTIVE, sm_get());
 }
 
@@ -250,8 +236,7 @@ TEST_F(abi, exec)
 	EXPECT_EQ(ENABLED | EXEC | ACTIVE, child_get(true));
 
 	/* Over two of them, and dropped with the flag. */
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		execl("/proc/self/exe", "abi", "--exec-get", NULL);
 		_exit(99);
@@ -397,7 +382,6 @@ TEST_F(abi, sysctl_values)
 		"3\n", "-1\n", "always\n", "0x\n", "99999999999999999999\n",
 	};
 	unsigned int i;
-	int status;
 	pid_t pid;
 
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -406,8 +390,7 @@ TEST_F(abi, sysctl_values)
 		}
 		EXPECT_EQ(1, sm_read_long(SM_SYSCTL));
 	}
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		if (setuid(65534))
 			_exit(1);
@@ -415,8 +398,7 @@ TEST_F(abi, sysctl_values)
 			_exit(2);
 		_exit(sm_read_long(SM_SYSCTL) == 1 ? 0 : 3);
 	}
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 }
 
 /* No privilege is needed to opt in. */
@@ -424,24 +406,20 @@ TEST_F(abi, unprivileged)
 {
 	struct sm_waiter *w = sm_shared_alloc(sizeof(*w));
 	uint32_t *f = sm_shared_alloc(4096);
-	int status;
 	pid_t pid;
 
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
-		if (setuid(65534) || sm_enable(0) ||
-		    sm_get() != (ENABLED | ACTIVE))
+		if (setuid(65534) || sm_enable(0) || sm_get() != (ENABLED | ACTIVE))
 			_exit(1);
-		sm_waiter_set(w, __NR_futex, (long)f, FUTEX_WAIT, 0, 0, 0, 0);
+		sm_call(w, __NR_futex, f, FUTEX_WAIT);
 		sm_waiter_fn(w);
 		_exit(w->ret ? 2 : 0);
 	}
 	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_SHARED) == 1));
 	EXPECT_TRUE(sm_wait_parked(&self->env, 1));
 	EXPECT_EQ(1, sm_wake(f, 1, SM_SHARED));
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 }
 
 /* All counters are there and agree with each other. */
@@ -574,8 +552,7 @@ TEST_F(abi, status)
 	ASSERT_EQ(0, sched_setscheduler(0, SCHED_OTHER, &normal));
 	EXPECT_STATUS("ready", sm_gettid());
 
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		/* Who is parked when the tracer comes stays so. */
 		for (;;)

@@ -3,7 +3,7 @@
  * Every form of futex wait, in a process that parks and in one that does not:
  * results, errors, times and wake counts have to be the same.
  */
-#include "stackmux_harness.h"
+#include "scenario.h"
 
 #define NW	8	/* waiters of most tests */
 
@@ -13,26 +13,7 @@ FIXTURE(futex) {
 	uint32_t f, f2, f3;
 };
 
-FIXTURE_VARIANT(futex) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(futex, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(futex, parked) {
-	.parked = true,
-};
-
-FIXTURE_SETUP(futex)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-}
-
-FIXTURE_TEARDOWN(futex)
-{
-}
+SM_FIXTURE(futex);
 
 static const int flags[] = { SM_PRIVATE, SM_SHARED };
 
@@ -99,8 +80,7 @@ TEST_F(futex, wait_wake)
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		sm_rebase(&self->env);
-		ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f,
-				     flags[i]));
+		ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, flags[i]));
 		EXPECT_EQ(1, sm_wake(&self->f, 1, flags[i]));
 		JOIN_ALL(self->w, 1, 0);
 		EXPECT_EQ(0, sm_wake(&self->f, 1, flags[i]));
@@ -116,13 +96,11 @@ TEST_F(futex, wake_before_timeout)
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		sm_rebase(&self->env);
-		sm_waiter_set(&self->w[0], __NR_futex, (long)&self->f,
-			      FUTEX_WAIT | flags[i], 0, (long)&ts, 0, 0);
+		sm_call(&self->w[0], __NR_futex, &self->f, FUTEX_WAIT | flags[i], 0, &ts);
 		ASSERT_TRUE(start(&self->env, self->w, 1));
 		EXPECT_EQ(1, sm_wake(&self->f, 1, flags[i]));
 		JOIN_ALL(self->w, 1, 0);
-		EXPECT_LT(sm_waiter_ns(&self->w[0]),
-			  sm_patience_ns() + 10 * SM_SEC);
+		EXPECT_LT(sm_waiter_ns(&self->w[0]), sm_patience_ns() + 10 * SM_SEC);
 	}
 }
 
@@ -138,14 +116,12 @@ TEST_F(futex, timeout_relative)
 		for (j = 0; j < ARRAY_SIZE(ns); j++) {
 			sm_rebase(&self->env);
 			ts = sm_ts(ns[j]);
-			sm_waiter_set(&self->w[0], __NR_futex, (long)&self->f,
-				      FUTEX_WAIT | flags[i], 0, (long)&ts,
-				      0, 0);
+			sm_call(&self->w[0], __NR_futex, &self->f, FUTEX_WAIT | flags[i],
+				0, &ts);
 			ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
 			JOIN_ALL(self->w, 1, -ETIMEDOUT);
 			EXPECT_GE(sm_waiter_ns(&self->w[0]), ns[j]);
-			EXPECT_LT(sm_waiter_ns(&self->w[0]),
-				  ns[j] + sm_late_ns());
+			EXPECT_LT(sm_waiter_ns(&self->w[0]), ns[j] + sm_late_ns());
 			EXPECT_EQ(0, sm_wake(&self->f, 1, flags[i]));
 		}
 		SM_EXPECT_PARKS(&self->env, 1);
@@ -168,20 +144,12 @@ TEST_F(futex, timeout_absolute)
 				deadline = sm_clock_ns(clocks[c]) + ns[j];
 				ts = sm_ts(deadline);
 				if (two)
-					sm_waiter_set(&self->w[0],
-						      __NR_futex_wait,
-						      (long)&self->f, 0, ~0U,
-						      FUTEX2_SIZE_U32 |
-						      FUTEX2_PRIVATE,
-						      (long)&ts, clocks[c]);
+					sm_call(&self->w[0], __NR_futex_wait, &self->f, 0,
+						~0U, FUTEX2_SIZE_U32 | FUTEX2_PRIVATE, &ts, clocks[c]);
 				else
-					sm_waiter_set(&self->w[0], __NR_futex,
-						      (long)&self->f,
-						      FUTEX_WAIT_BITSET |
-						      SM_PRIVATE |
-						      (c ? FUTEX_CLOCK_REALTIME
-						       : 0),
-						      0, (long)&ts, 0, ~0U);
+					sm_call(&self->w[0], __NR_futex, &self->f,
+						FUTEX_WAIT_BITSET | SM_PRIVATE | (c ?
+										  FUTEX_CLOCK_REALTIME : 0), 0, &ts, 0, ~0U);
 				ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
 				JOIN_ALL(self->w, 1, -ETIMEDOUT);
 				now = sm_clock_ns(clocks[c]);
@@ -217,12 +185,9 @@ TEST_F(futex, deadline_past)
 			  sm_futex(&self->f, FUTEX_WAIT_BITSET | SM_PRIVATE |
 				   FUTEX_CLOCK_REALTIME, 0, &ts, NULL, ~0U));
 		EXPECT_EQ(-ETIMEDOUT,
-			  sm_syscall6(__NR_futex_waitv, (long)&wv, 1, 0,
-				      (long)&ts, CLOCK_MONOTONIC, 0));
+			  sm_sys(__NR_futex_waitv, &wv, 1, 0, &ts, CLOCK_MONOTONIC));
 		EXPECT_EQ(-ETIMEDOUT,
-			  sm_syscall6(__NR_futex_wait, (long)&self->f, 0, ~0U,
-				      FUTEX2_SIZE_U32 | FUTEX2_PRIVATE,
-				      (long)&ts, CLOCK_MONOTONIC));
+			  sm_sys(__NR_futex_wait, &self->f, 0, ~0U, FUTEX2_SIZE_U32 | FUTEX2_PRIVATE, &ts, CLOCK_MONOTONIC));
 		EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
 	}
 }
@@ -242,8 +207,7 @@ TEST_F(futex, timeouts_many)
 		ns[i] = i % 4 == 3 ? 3600 * SM_SEC :
 			(20 + (i * 37) % 400) * SM_MSEC;
 		ts[i] = sm_ts(ns[i]);
-		sm_waiter_set(&w[i], __NR_futex, (long)&f[i],
-			      FUTEX_WAIT | SM_PRIVATE, 0, (long)&ts[i], 0, 0);
+		sm_call(&w[i], __NR_futex, &f[i], FUTEX_WAIT | SM_PRIVATE, 0, &ts[i]);
 		ASSERT_EQ(0, sm_waiter_run(&w[i]));
 	}
 	for (i = 3; i < NR; i += 4) {
@@ -270,8 +234,8 @@ TEST_F(futex, bitset)
 	int i, hit;
 
 	for (i = 0; i < 4; i++) {
-		sm_waiter_set(&self->w[i], __NR_futex, (long)&self->f,
-			      FUTEX_WAIT_BITSET | SM_PRIVATE, 0, 0, 0, 1 << i);
+		sm_call(&self->w[i], __NR_futex, &self->f, FUTEX_WAIT_BITSET | SM_PRIVATE,
+			0, 0, 0, 1 << i);
 	}
 	ASSERT_TRUE(start(&self->env, self->w, 4));
 
@@ -340,40 +304,30 @@ TEST_F(futex, errors)
 					    NULL, 0));
 	}
 
-	EXPECT_EQ(-EAGAIN, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 0, 0,
-				       0, 0));
-	EXPECT_EQ(-EAGAIN, sm_syscall6(__NR_futex_wait, (long)&self->f, 1, ~0U,
-				       f2_flags, 0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_wait, (long)&self->f, 0, 0,
-				       f2_flags, 0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_wait, (long)&self->f, 0, ~0U,
-				       0xff00, 0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_wait, (long)&self->f, 0, ~0U,
-				       f2_flags, (long)&ts, CLOCK_BOOTTIME));
-	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_wait, (long)none, 0, ~0U,
-				       f2_flags, 0, 0));
-	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_wait, (long)&self->f, 0, ~0U,
-				       f2_flags, (long)none, CLOCK_MONOTONIC));
+	EXPECT_EQ(-EAGAIN, sm_sys(__NR_futex_waitv, wv, 2));
+	EXPECT_EQ(-EAGAIN, sm_sys(__NR_futex_wait, &self->f, 1, ~0U, f2_flags));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_wait, &self->f, 0, 0, f2_flags));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_wait, &self->f, 0, ~0U, 0xff00));
+	EXPECT_EQ(-EINVAL,
+		  sm_sys(__NR_futex_wait, &self->f, 0, ~0U, f2_flags, &ts,
+			 CLOCK_BOOTTIME));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_wait, none, 0, ~0U, f2_flags));
+	EXPECT_EQ(-EFAULT,
+		  sm_sys(__NR_futex_wait, &self->f, 0, ~0U, f2_flags, none,
+			 CLOCK_MONOTONIC));
 
 	wv[1].val = 0;
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, (long)wv, 0, 0, 0,
-				       0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, (long)wv, 129, 0, 0,
-				       0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 1, 0,
-				       0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, 0, 2, 0, 0, 0, 0));
-	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_waitv, (long)none, 2, 0, 0,
-				       0, 0));
-	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 0,
-				       (long)none, CLOCK_MONOTONIC, 0));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, wv));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, wv, 129));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, wv, 2, 1));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, 0, 2));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_waitv, none, 2));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_waitv, wv, 2, 0, none, CLOCK_MONOTONIC));
 	wv[1].__reserved = 1;
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 0, 0,
-				       0, 0));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, wv, 2));
 	wv[1].__reserved = 0;
 	wv[1].uaddr = (uintptr_t)none;
-	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_futex_waitv, (long)wv, 2, 0, 0,
-				       0, 0));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_waitv, wv, 2));
 
 	/* None of them left anything queued. */
 	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
@@ -438,23 +392,17 @@ TEST_F(futex, futex2_wait)
 
 	for (i = 0; i < ARRAY_SIZE(f2_flags); i++) {
 		sm_rebase(&self->env);
-		sm_waiter_set(&self->w[0], __NR_futex_wait, (long)&self->f, 0,
-			      0x10, f2_flags[i], 0, 0);
-		sm_waiter_set(&self->w[1], __NR_futex_wait, (long)&self->f, 0,
-			      0x20, f2_flags[i], 0, 0);
+		sm_call(&self->w[0], __NR_futex_wait, &self->f, 0, 0x10, f2_flags[i]);
+		sm_call(&self->w[1], __NR_futex_wait, &self->f, 0, 0x20, f2_flags[i]);
 		ASSERT_TRUE(start(&self->env, self->w, 2));
-		EXPECT_EQ(0, sm_syscall6(__NR_futex_wake, (long)&self->f, 0x1,
-					 10, f2_flags[i], 0, 0));
-		EXPECT_EQ(0, sm_syscall6(__NR_futex_wake, (long)&self->f, ~0U,
-					 0, f2_flags[i], 0, 0));
+		EXPECT_EQ(0, sm_sys(__NR_futex_wake, &self->f, 0x1, 10, f2_flags[i]));
+		EXPECT_EQ(0, sm_sys(__NR_futex_wake, &self->f, ~0U, 0, f2_flags[i]));
 		settle();
 		EXPECT_EQ(0, nr_done(self->w, 2));
-		EXPECT_EQ(1, sm_syscall6(__NR_futex_wake, (long)&self->f, 0x20,
-					 10, f2_flags[i], 0, 0));
+		EXPECT_EQ(1, sm_sys(__NR_futex_wake, &self->f, 0x20, 10, f2_flags[i]));
 		ASSERT_TRUE(sm_waiter_done(&self->w[1]));
 		EXPECT_EQ(0, sm_load(&self->w[0].done));
-		EXPECT_EQ(1, sm_syscall6(__NR_futex_wake, (long)&self->f, ~0U,
-					 10, f2_flags[i], 0, 0));
+		EXPECT_EQ(1, sm_sys(__NR_futex_wake, &self->f, ~0U, 10, f2_flags[i]));
 		JOIN_ALL(self->w, 2, 0);
 	}
 }
@@ -489,8 +437,7 @@ TEST_F(futex, waitv_index)
 		for (j = 0; j < 3; j++) {
 			sm_rebase(&self->env);
 			waitv_set(wv, f, n);
-			sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv,
-				      n, 0, 0, 0, 0);
+			sm_call(&self->w[0], __NR_futex_waitv, wv, n);
 			ASSERT_TRUE(start(&self->env, self->w, 1));
 			EXPECT_EQ(1, sm_wake(&f[pick[j]], 10, SM_PRIVATE));
 			JOIN_ALL(self->w, 1, pick[j]);
@@ -515,12 +462,11 @@ TEST_F(futex, waitv_two_at_once)
 	for (i = 0; i < 10; i++) {
 		waitv_set(wv, f, 16);
 		sm_rebase(&self->env);
-		sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 16, 0,
-			      0, 0, 0);
+		sm_call(&self->w[0], __NR_futex_waitv, wv, 16);
 		ASSERT_TRUE(start(&self->env, self->w, 1));
-		EXPECT_EQ(2, sm_syscall6(__NR_futex, (long)&f[i % 2 ? 11 : 4],
-					 FUTEX_WAKE_OP | SM_PRIVATE, 1, 1,
-					 (long)&f[i % 2 ? 4 : 11], op));
+		EXPECT_EQ(2,
+			  sm_sys(__NR_futex, &f[i % 2 ? 11 : 4], FUTEX_WAKE_OP |
+				 SM_PRIVATE, 1, 1, &f[i % 2 ? 4 : 11], op));
 		JOIN_ALL(self->w, 1, 11);
 	}
 }
@@ -535,7 +481,7 @@ TEST_F(futex, waitv_same_futex)
 	waitv_set(wv, f, 4);
 	for (i = 1; i < 4; i++)
 		wv[i].uaddr = wv[0].uaddr;
-	sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 4, 0, 0, 0, 0);
+	sm_call(&self->w[0], __NR_futex_waitv, wv, 4);
 	ASSERT_TRUE(start(&self->env, self->w, 1));
 	EXPECT_EQ(4, sm_nr_waiters(&f[0], SM_PRIVATE));
 	EXPECT_EQ(4, sm_wake(&f[0], INT_MAX, SM_PRIVATE));
@@ -558,13 +504,11 @@ TEST_F(futex, waitv_timeout)
 			waitv_set(wv, f, n);
 			deadline = sm_clock_ns(clocks[c]) + sm_soon_ns();
 			ts = sm_ts(deadline);
-			sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv,
-				      n, 0, (long)&ts, clocks[c], 0);
+			sm_call(&self->w[0], __NR_futex_waitv, wv, n, 0, &ts, clocks[c]);
 			ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
 			JOIN_ALL(self->w, 1, -ETIMEDOUT);
 			EXPECT_GE(sm_clock_ns(clocks[c]), deadline);
-			EXPECT_LT(sm_clock_ns(clocks[c]),
-				  deadline + sm_late_ns());
+			EXPECT_LT(sm_clock_ns(clocks[c]), deadline + sm_late_ns());
 			EXPECT_EQ(0, sm_wake(&f[n - 1], 1, SM_PRIVATE));
 			SM_EXPECT_PARKS(&self->env, 1);
 		}
@@ -586,8 +530,7 @@ TEST_F(futex, waitv_mixed)
 	ASSERT_NE(NULL, shared);
 	for (i = 0; i < 3; i++) {
 		sm_rebase(&self->env);
-		sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 3, 0,
-			      0, 0, 0);
+		sm_call(&self->w[0], __NR_futex_waitv, wv, 3);
 		ASSERT_TRUE(start(&self->env, self->w, 1));
 		EXPECT_EQ(0, sm_wake(shared, 1, SM_PRIVATE));
 		EXPECT_EQ(1, sm_wake((void *)(uintptr_t)wv[i].uaddr, 1,
@@ -615,11 +558,9 @@ TEST_F(futex, arguments_read_once)
 	ts = (void *)(page + 2048);
 	waitv_set(wv, f, 4);
 	*ts = sm_ts(sm_now_ns() + 3600 * SM_SEC);
-	sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 4, 0, (long)ts,
-		      CLOCK_MONOTONIC, 0);
+	sm_call(&self->w[0], __NR_futex_waitv, wv, 4, 0, ts, CLOCK_MONOTONIC);
 	*(ts + 1) = sm_ts(sm_slow() * SM_SEC);
-	sm_waiter_set(&self->w[1], __NR_futex, (long)&self->f,
-		      FUTEX_WAIT | SM_PRIVATE, 0, (long)(ts + 1), 0, 0);
+	sm_call(&self->w[1], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE, 0, (ts + 1));
 	start_ns = sm_now_ns();
 	ASSERT_TRUE(start(&self->env, self->w, 2));
 	memset(page, 0xff, 4096);
@@ -633,15 +574,12 @@ TEST_F(futex, arguments_read_once)
 
 static long requeue(void *from, void *to, int wake, int move, int flag)
 {
-	return sm_syscall6(__NR_futex, (long)from, FUTEX_REQUEUE | flag, wake,
-			   move, (long)to, 0);
+	return sm_sys(__NR_futex, from, FUTEX_REQUEUE | flag, wake, move, to);
 }
 
-static long cmp_requeue(void *from, void *to, int wake, int move,
-			uint32_t val, int flag)
+static long cmp_requeue(void *from, void *to, int wake, int move, uint32_t val, int flag)
 {
-	return sm_syscall6(__NR_futex, (long)from, FUTEX_CMP_REQUEUE | flag,
-			   wake, move, (long)to, val);
+	return sm_sys(__NR_futex, from, FUTEX_CMP_REQUEUE | flag, wake, move, to, val);
 }
 
 /* From one futex to another while parked: counts, order, who is left. */
@@ -652,15 +590,12 @@ TEST_F(futex, requeue)
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		sm_rebase(&self->env);
-		ASSERT_TRUE(start_on(&self->env, self->w, NW, &self->f,
-				     flags[i]));
-		EXPECT_EQ(-EAGAIN, cmp_requeue(&self->f, &self->f2, 1, 3, 99,
-					       flags[i]));
+		ASSERT_TRUE(start_on(&self->env, self->w, NW, &self->f, flags[i]));
+		EXPECT_EQ(-EAGAIN, cmp_requeue(&self->f, &self->f2, 1, 3, 99, flags[i]));
 		EXPECT_EQ(NW, sm_nr_waiters(&self->f, flags[i]));
 
 		/* One is woken, three move; both are counted. */
-		EXPECT_EQ(4, cmp_requeue(&self->f, &self->f2, 1, 3, 0,
-					 flags[i]));
+		EXPECT_EQ(4, cmp_requeue(&self->f, &self->f2, 1, 3, 0, flags[i]));
 		ASSERT_TRUE(sm_waiter_done(&self->w[0]));
 		EXPECT_EQ(NW - 4, sm_nr_waiters(&self->f, flags[i]));
 		EXPECT_EQ(3, sm_nr_waiters(&self->f2, flags[i]));
@@ -692,8 +627,7 @@ TEST_F(futex, requeue_chain)
 
 	ASSERT_TRUE(start_on(&self->env, self->w, NW, f[0], SM_PRIVATE));
 	for (i = 0; i < n; i++) {
-		ASSERT_EQ(NW, requeue(f[i % 3], f[(i + 1) % 3], 0, INT_MAX,
-				      SM_PRIVATE));
+		ASSERT_EQ(NW, requeue(f[i % 3], f[(i + 1) % 3], 0, INT_MAX, SM_PRIVATE));
 		EXPECT_EQ(0, sm_wake(f[i % 3], INT_MAX, SM_PRIVATE));
 	}
 	settle();
@@ -710,8 +644,8 @@ TEST_F(futex, requeue_timeout)
 	int i;
 
 	for (i = 0; i < 4; i++)
-		sm_waiter_set(&self->w[i], __NR_futex, (long)&self->f,
-			      FUTEX_WAIT | SM_PRIVATE, 0, (long)&ts, 0, 0);
+		sm_call(&self->w[i], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE, 0,
+			&ts);
 	ASSERT_TRUE(start(&self->env, self->w, 4));
 	EXPECT_EQ(4, requeue(&self->f, &self->f2, 0, INT_MAX, SM_PRIVATE));
 	JOIN_ALL(self->w, 4, -ETIMEDOUT);
@@ -729,12 +663,10 @@ TEST_F(futex, futex2_requeue)
 	waitv_set(wv, f, 2);
 	ASSERT_TRUE(start_on(&self->env, self->w, 4, &f[0], SM_PRIVATE));
 	wv[0].val = 5;
-	EXPECT_EQ(-EAGAIN, sm_syscall6(__NR_futex_requeue, (long)wv, 0, 1, 2,
-				       0, 0));
+	EXPECT_EQ(-EAGAIN, sm_sys(__NR_futex_requeue, wv, 0, 1, 2));
 	wv[0].val = 0;
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_futex_requeue, (long)wv, 1, 1, 2,
-				       0, 0));
-	EXPECT_EQ(3, sm_syscall6(__NR_futex_requeue, (long)wv, 0, 1, 2, 0, 0));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_requeue, wv, 1, 1, 2));
+	EXPECT_EQ(3, sm_sys(__NR_futex_requeue, wv, 0, 1, 2));
 	ASSERT_TRUE(sm_waiter_done(&self->w[0]));
 	EXPECT_EQ(2, sm_wake(&f[1], INT_MAX, SM_PRIVATE));
 	EXPECT_EQ(1, sm_wake(&f[0], INT_MAX, SM_PRIVATE));
@@ -748,7 +680,7 @@ TEST_F(futex, requeue_waitv)
 	uint32_t f[3] = { 0 };
 
 	waitv_set(wv, f, 3);
-	sm_waiter_set(&self->w[0], __NR_futex_waitv, (long)wv, 3, 0, 0, 0, 0);
+	sm_call(&self->w[0], __NR_futex_waitv, wv, 3);
 	ASSERT_TRUE(start(&self->env, self->w, 1));
 	EXPECT_EQ(1, requeue(&f[1], &self->f, 0, 1, SM_PRIVATE));
 	EXPECT_EQ(0, sm_wake(&f[1], 1, SM_PRIVATE));
@@ -764,21 +696,20 @@ TEST_F(futex, wake_op)
 	int op = FUTEX_OP(FUTEX_OP_SET, 7, FUTEX_OP_CMP_LT, 5);
 
 	ASSERT_TRUE(start_on(&self->env, self->w, 4, &self->f, SM_PRIVATE));
-	ASSERT_TRUE(start_on(&self->env, self->w + 4, 4, &self->f2,
-			     SM_PRIVATE));
+	ASSERT_TRUE(start_on(&self->env, self->w + 4, 4, &self->f2, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 8));
-	EXPECT_EQ(5, sm_syscall6(__NR_futex, (long)&self->f,
-				 FUTEX_WAKE_OP | SM_PRIVATE, 3, 2,
-				 (long)&self->f2, op));
+	EXPECT_EQ(5,
+		  sm_sys(__NR_futex, &self->f, FUTEX_WAKE_OP | SM_PRIVATE, 3, 2,
+			 &self->f2, op));
 	EXPECT_EQ(7, self->f2);
 	ASSERT_TRUE(sm_waiter_done(&self->w[2]));
 	ASSERT_TRUE(sm_waiter_done(&self->w[5]));
 	settle();
 	EXPECT_EQ(5, nr_done(self->w, 8));
 	/* 7 is not below 5: only f */
-	EXPECT_EQ(1, sm_syscall6(__NR_futex, (long)&self->f,
-				 FUTEX_WAKE_OP | SM_PRIVATE, 3, 2,
-				 (long)&self->f2, op));
+	EXPECT_EQ(1,
+		  sm_sys(__NR_futex, &self->f, FUTEX_WAKE_OP | SM_PRIVATE, 3, 2,
+			 &self->f2, op));
 	ASSERT_TRUE(sm_waiter_done(&self->w[3]));
 	EXPECT_EQ(6, nr_done(self->w, 8));
 	EXPECT_EQ(2, sm_wake(&self->f2, INT_MAX, SM_PRIVATE));
@@ -796,16 +727,13 @@ static void cross_process(struct __test_metadata *_metadata,
 			  uint32_t *child_addr)
 {
 	struct sm_waiter *w = sm_shared_alloc(sizeof(*w));
-	int status;
 	pid_t pid;
 
 	ASSERT_NE(NULL, w);
 	sm_rebase(env);
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
-		sm_waiter_set(w, __NR_futex, (long)child_addr, FUTEX_WAIT, 0,
-			      0, 0, 0);
+		sm_call(w, __NR_futex, child_addr, FUTEX_WAIT);
 		sm_waiter_fn(w);
 		/* The parent will wait on the next word for this. */
 		sm_wait_until(sm_wake(child_addr + 1, 1, SM_SHARED) == 1);
@@ -815,8 +743,7 @@ static void cross_process(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, sm_wake(addr, 1, SM_PRIVATE));
 	EXPECT_EQ(1, sm_wake(addr, 1, SM_SHARED));
 	EXPECT_EQ(0, sm_wait_ns(addr + 1, 0, SM_SHARED, sm_patience_ns()));
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 	SM_EXPECT_PARKS(env, 1);
 	munmap(w, sizeof(*w));
 }
@@ -897,19 +824,16 @@ TEST_F(futex, ignored_signals)
 
 	on_signal(SIGUSR2, SIG_IGN, 0);
 	waitv_set(&wv, &self->f, 1);
-	sm_waiter_set(&self->w[0], __NR_futex, (long)&self->f,
-		      FUTEX_WAIT | SM_PRIVATE, 0, 0, 0, 0);
-	sm_waiter_set(&self->w[1], __NR_futex, (long)&self->f,
-		      FUTEX_WAIT | SM_PRIVATE, 0, (long)&ts, 0, 0);
-	sm_waiter_set(&self->w[2], __NR_futex_waitv, (long)&wv, 1, 0, 0, 0, 0);
+	sm_call(&self->w[0], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE);
+	sm_call(&self->w[1], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE, 0, &ts);
+	sm_call(&self->w[2], __NR_futex_waitv, &wv, 1);
 	ASSERT_TRUE(start(&self->env, self->w, 3));
 	for (j = 0; j < 5; j++) {
 		for (i = 0; i < ARRAY_SIZE(sigs); i++) {
-			EXPECT_EQ(0, sm_tgkill(getpid(), self->w[j % 3].tid,
-					       sigs[i]));
+			EXPECT_EQ(0, sm_signal(&self->w[j % 3], sigs[i]));
 			EXPECT_EQ(0, kill(getpid(), sigs[i]));
 		}
-		EXPECT_EQ(0, sm_tgkill(getpid(), self->w[j % 3].tid, SIGUSR2));
+		EXPECT_EQ(0, sm_signal(&self->w[j % 3], SIGUSR2));
 	}
 	settle();
 	EXPECT_EQ(0, nr_done(self->w, 3));
@@ -944,7 +868,7 @@ TEST_F(futex, blocked_signal)
 	self->w[0].before = block_usr1;
 	self->w[0].after = unblock_usr1;
 	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
-	EXPECT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+	EXPECT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
 	settle();
 	EXPECT_EQ(0, sm_load(&self->w[0].done));
 	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
@@ -996,26 +920,22 @@ TEST_F(futex, handled_signal)
 	waitv_set(&wv, &self->f, 1);
 	for (i = 0; i < ARRAY_SIZE(tab); i++) {
 		sm_rebase(&self->env);
-		ts = sm_ts((tab[i].absolute ? sm_now_ns() : 0) +
-			   3600 * SM_SEC);
+		ts = sm_ts((tab[i].absolute ? sm_now_ns() : 0) + 3600 * SM_SEC);
 		tsp = tab[i].timeout ? (long)&ts : 0;
 		op = (tab[i].absolute ? FUTEX_WAIT_BITSET : FUTEX_WAIT) |
 		     SM_PRIVATE;
 		if (tab[i].nr == __NR_futex)
-			sm_waiter_set(w, __NR_futex, (long)&self->f, op, 0,
-				      tsp, 0, ~0U);
+			sm_call(w, __NR_futex, &self->f, op, 0, tsp, 0, ~0U);
 		else if (tab[i].nr == __NR_futex_wait)
-			sm_waiter_set(w, __NR_futex_wait, (long)&self->f, 0,
-				      ~0U, FUTEX2_SIZE_U32 | FUTEX2_PRIVATE,
-				      tsp, CLOCK_MONOTONIC);
+			sm_call(w, __NR_futex_wait, &self->f, 0, ~0U, FUTEX2_SIZE_U32 |
+				FUTEX2_PRIVATE, tsp, CLOCK_MONOTONIC);
 		else
-			sm_waiter_set(w, __NR_futex_waitv, (long)&wv, 1, 0,
-				      tsp, CLOCK_MONOTONIC, 0);
+			sm_call(w, __NR_futex_waitv, &wv, 1, 0, tsp, CLOCK_MONOTONIC);
 		on_signal(SIGUSR1, count_handler, tab[i].sa_flags);
 		ASSERT_TRUE(start(&self->env, w, 1));
 
 		if (!tab[i].restarts) {
-			EXPECT_EQ(0, sm_tgkill(getpid(), w->tid, SIGUSR1));
+			EXPECT_EQ(0, sm_signal(w, SIGUSR1));
 			ASSERT_TRUE(sm_waiter_join(w));
 			EXPECT_EQ(-EINTR, w->ret) {
 				TH_LOG("%s", tab[i].name);
@@ -1025,13 +945,12 @@ TEST_F(futex, handled_signal)
 			continue;
 		}
 		for (j = 1; j <= 5; j++) {
-			EXPECT_EQ(0, sm_tgkill(getpid(), w->tid, SIGUSR1));
+			EXPECT_EQ(0, sm_signal(w, SIGUSR1));
 			ASSERT_TRUE(sm_wait_until(sm_load(&nr_handled) == j));
 			/* It goes to sleep again. */
 			ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->f,
 								SM_PRIVATE) == 1));
-			ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w,
-						   1)) {
+			ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1)) {
 				TH_LOG("%s", tab[i].name);
 			}
 		}
@@ -1050,7 +969,7 @@ TEST_F(futex, restart_sees_new_value)
 	handler_word = &self->f;
 	on_signal(SIGUSR1, change_handler, SA_RESTART);
 	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
-	EXPECT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+	EXPECT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
 	JOIN_ALL(self->w, 1, -EAGAIN);
 }
 
@@ -1060,7 +979,7 @@ TEST_F(futex, restart_after_requeue)
 	on_signal(SIGUSR1, count_handler, SA_RESTART);
 	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
 	EXPECT_EQ(1, requeue(&self->f, &self->f2, 0, 1, SM_PRIVATE));
-	EXPECT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+	EXPECT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
 	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->f, SM_PRIVATE) == 1));
 	EXPECT_EQ(0, sm_wake(&self->f2, 1, SM_PRIVATE));
 	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
@@ -1086,16 +1005,14 @@ static void remaining_time(struct __test_metadata *_metadata,
 	ASSERT_NE(NULL, w);
 	ASSERT_NE(NULL, f);
 	sm_rebase(env);
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		*deadline = sm_now_ns() + ns;
 		ts = sm_ts(absolute ? *deadline : ns);
 		if (nr == __NR_futex)
-			sm_waiter_set(w, nr, (long)f, op, 0, (long)&ts, 0, ~0U);
+			sm_call(w, nr, f, op, 0, &ts, 0, ~0U);
 		else
-			sm_waiter_set(w, nr, (long)f, 0, ~0U, FUTEX2_SIZE_U32,
-				      (long)&ts, CLOCK_MONOTONIC);
+			sm_call(w, nr, f, 0, ~0U, FUTEX2_SIZE_U32, &ts, CLOCK_MONOTONIC);
 		sm_waiter_fn(w);
 		_exit(0);
 	}
@@ -1135,8 +1052,7 @@ TEST_F_TIMEOUT(futex, remaining_time_relative, 60)
 
 TEST_F_TIMEOUT(futex, remaining_time_absolute, 60)
 {
-	remaining_time(_metadata, &self->env, __NR_futex, FUTEX_WAIT_BITSET,
-		       true);
+	remaining_time(_metadata, &self->env, __NR_futex, FUTEX_WAIT_BITSET, true);
 }
 
 TEST_F_TIMEOUT(futex, remaining_time_futex2, 60)
@@ -1182,8 +1098,7 @@ TEST_F(futex, robust_owner_death)
 	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&r->go, SM_PRIVATE) == 1));
 	val = __atomic_or_fetch(&r->futex, FUTEX_WAITERS, __ATOMIC_SEQ_CST);
 	for (i = 0; i < 3; i++)
-		ASSERT_EQ(0, sm_waiter_futex(&self->w[i], &r->futex, val,
-					     SM_SHARED));
+		ASSERT_EQ(0, sm_waiter_futex(&self->w[i], &r->futex, val, SM_SHARED));
 	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), self->w, 3));
 	sm_store(&r->go, 1);
 	EXPECT_EQ(1, sm_wake(&r->go, 1, SM_PRIVATE));
@@ -1212,12 +1127,10 @@ TEST_F(futex, robust_killed_while_parked)
 	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
 	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
 	pthread_mutex_init(&s->mutex, &attr);
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		pthread_mutex_lock(&s->mutex);
-		sm_waiter_set(&s->w, __NR_futex, (long)&s->futex, FUTEX_WAIT,
-			      0, 0, 0, 0);
+		sm_call(&s->w, __NR_futex, &s->futex, FUTEX_WAIT);
 		sm_waiter_fn(&s->w);
 		_exit(1);
 	}
@@ -1359,8 +1272,7 @@ TEST_F_TIMEOUT(futex, pthread_primitives, 60)
 	pthread_mutex_init(&a.pi, &attr);
 	pthread_barrier_init(&a.barrier, NULL, 8);
 	for (i = 0; i < 8; i++)
-		ASSERT_EQ(0, sm_thread(&t[i], i % 2 ? libc_producer :
-				       libc_consumer, &a));
+		ASSERT_EQ(0, sm_thread(&t[i], i % 2 ? libc_producer : libc_consumer, &a));
 	for (i = 0; i < 8; i++)
 		ASSERT_EQ(0, pthread_join(t[i], NULL));
 	EXPECT_EQ(4 * a.rounds, a.produced);
@@ -1382,8 +1294,7 @@ TEST_F(futex, unmap_while_waiting)
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	ASSERT_NE(MAP_FAILED, page);
-	ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)page,
-			     SM_PRIVATE));
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)page, SM_PRIVATE));
 	ASSERT_EQ(0, munmap(page, 4096));
 	settle();
 	EXPECT_EQ(0, sm_load(&self->w[0].done));
@@ -1399,10 +1310,9 @@ TEST_F(futex, unmap_then_restart)
 
 	ASSERT_NE(MAP_FAILED, page);
 	on_signal(SIGUSR1, count_handler, SA_RESTART);
-	ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)page,
-			     SM_PRIVATE));
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)page, SM_PRIVATE));
 	ASSERT_EQ(0, munmap(page, 4096));
-	EXPECT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+	EXPECT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
 	JOIN_ALL(self->w, 1, -EFAULT);
 }
 
@@ -1416,14 +1326,12 @@ TEST_F(futex, mremap_while_waiting)
 		sm_rebase(&self->env);
 		from = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_ANONYMOUS |
 			    (shared ? MAP_SHARED : MAP_PRIVATE), -1, 0);
-		target = mmap(NULL, 4096, PROT_NONE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		target = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		ASSERT_NE(MAP_FAILED, from);
 		ASSERT_NE(MAP_FAILED, target);
 		ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)from,
 				     shared ? SM_SHARED : SM_PRIVATE));
-		to = mremap(from, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED,
-			    target);
+		to = mremap(from, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, target);
 		ASSERT_EQ(target, to);
 		if (shared) {
 			EXPECT_EQ(-EFAULT, sm_wake(from, 1, SM_SHARED));
@@ -1505,8 +1413,7 @@ TEST_F(futex, compat_entry)
 	w = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)w);
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid)
 		_exit(syscall32(20 /* getpid */, 0, 0, 0, 0, 0) == getpid() ?
 		      0 : 1);
@@ -1518,8 +1425,7 @@ TEST_F(futex, compat_entry)
 	ASSERT_TRUE(sm_wait_until(sm_load(&w->entered)));
 	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), w->tid) == 'S'));
 	EXPECT_EQ(0, sm_load(&w->done));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&w->futex[0],
-						SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&w->futex[0], SM_PRIVATE) == 1));
 	EXPECT_EQ(1, sm_wake(&w->futex[0], 1, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_until(sm_load(&w->done)));
 	pthread_join(t, NULL);
@@ -1533,8 +1439,4 @@ TEST_F(futex, compat_entry)
 	EXPECT_EQ(-ETIMEDOUT, w->ret);
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(1);
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(1);

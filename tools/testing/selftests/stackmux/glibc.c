@@ -4,7 +4,7 @@
  * semaphores, joins, cancellation. Each in a process that parks and in one
  * that does not, linked dynamically and statically.
  */
-#include "calls.h"
+#include "scenario.h"
 #include <aio.h>
 #include <semaphore.h>
 #include <spawn.h>
@@ -23,26 +23,7 @@ FIXTURE(glibc) {
 	struct sm_waiter w[NT];
 };
 
-FIXTURE_VARIANT(glibc) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(glibc, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(glibc, parked) {
-	.parked = true,
-};
-
-FIXTURE_SETUP(glibc)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-}
-
-FIXTURE_TEARDOWN(glibc)
-{
-}
+SM_FIXTURE(glibc);
 
 /* A thread that calls a function instead of a system call. */
 typedef long (*thread_fn)(struct sm_waiter *w);
@@ -157,8 +138,7 @@ static long gate_pass(struct sm_waiter *w)
 			ret = pthread_cond_timedwait(&g->cond, &g->mutex, &ts);
 			break;
 		case CLOCKWAIT:
-			ret = pthread_cond_clockwait(&g->cond, &g->mutex,
-						     clock, &ts);
+			ret = pthread_cond_clockwait(&g->cond, &g->mutex, clock, &ts);
 		}
 	}
 	g->tickets--;
@@ -187,8 +167,7 @@ TEST_F(glibc, cond)
 				g.tickets++;
 				pthread_cond_signal(&g.cond);
 				pthread_mutex_unlock(&g.mutex);
-				ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w,
-								     NT) >= i));
+				ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NT) >= i));
 				sm_settle();
 				EXPECT_EQ(i, sm_nr_done(self->w, NT));
 			}
@@ -197,8 +176,7 @@ TEST_F(glibc, cond)
 			g.tickets += NT - 3;
 			pthread_cond_broadcast(&g.cond);
 			pthread_mutex_unlock(&g.mutex);
-			for (i = 0; i < NT; i++)
-				SM_JOIN(&self->w[i], 0);
+			SM_JOIN_ALL(self->w, NT, 0);
 			EXPECT_EQ(0, g.tickets);
 			EXPECT_EQ(0, pthread_cond_destroy(&g.cond));
 		}
@@ -286,8 +264,7 @@ TEST_F_TIMEOUT(glibc, cond_queue, 60)
 	for (i = 0; i < NT; i++)
 		ASSERT_EQ(0, fn_run(&self->w[i], i % 2 ? queue_put : queue_get,
 				    (long)&q, i & 2));
-	for (i = 0; i < NT; i++)
-		SM_JOIN(&self->w[i], 0);
+	SM_JOIN_ALL(self->w, NT, 0);
 	EXPECT_EQ(q.rounds * (q.rounds + 1) / 2, q.sum);
 	EXPECT_EQ(0, q.n);
 	SM_EXPECT_PARKS(&self->env, 10);
@@ -312,8 +289,7 @@ static const struct mutex_kind {
 	  PTHREAD_MUTEX_ROBUST },
 };
 
-static int mutex_init(pthread_mutex_t *m, const struct mutex_kind *k,
-		      bool shared)
+static int mutex_init(pthread_mutex_t *m, const struct mutex_kind *k, bool shared)
 {
 	pthread_mutexattr_t attr;
 
@@ -399,8 +375,7 @@ TEST_F(glibc, mutex)
 			EXPECT_EQ(EDEADLK, pthread_mutex_lock(&m));
 		sm_rebase(&self->env);
 		for (i = 0; i < 6; i++)
-			ASSERT_EQ(0, fn_run(&self->w[i], lock_it, (long)&m,
-					    i % 3));
+			ASSERT_EQ(0, fn_run(&self->w[i], lock_it, (long)&m, i % 3));
 		if (k->parks)
 			ASSERT_TRUE(sm_wait_parked(&self->env, 6));
 		for (i = 0; i < 6; i++)
@@ -409,8 +384,7 @@ TEST_F(glibc, mutex)
 		SM_JOIN(&self->w[6], ETIMEDOUT);
 		EXPECT_EQ(0, sm_nr_done(self->w, 6));
 		EXPECT_EQ(0, pthread_mutex_unlock(&m));
-		for (i = 0; i < 6; i++)
-			SM_JOIN(&self->w[i], 0);
+		SM_JOIN_ALL(self->w, 6, 0);
 		EXPECT_EQ(0, pthread_mutex_destroy(&m));
 	}
 }
@@ -456,10 +430,8 @@ TEST_F_TIMEOUT(glibc, mutex_contention, 60)
 		ASSERT_EQ(0, mutex_init(&c.mutex, &mutex_kinds[kind], false));
 		c.rounds = sm_rounds(300);
 		for (i = 0; i < 6; i++)
-			ASSERT_EQ(0, fn_run(&self->w[i], count_mutex, (long)&c,
-					    i));
-		for (i = 0; i < 6; i++)
-			SM_JOIN(&self->w[i], 0);
+			ASSERT_EQ(0, fn_run(&self->w[i], count_mutex, (long)&c, i));
+		SM_JOIN_ALL(self->w, 6, 0);
 		EXPECT_EQ(6 * c.rounds, c.value) {
 			TH_LOG("%s", mutex_kinds[kind].name);
 		}
@@ -490,15 +462,13 @@ TEST_F(glibc, robust_owner_dies)
 
 	ASSERT_NE(NULL, s);
 	for (k = 0; k < 2; k++) {
-		ASSERT_EQ(0, mutex_init(&s->mutex, &mutex_kinds[kinds[k]],
-					true));
+		ASSERT_EQ(0, mutex_init(&s->mutex, &mutex_kinds[kinds[k]], true));
 		s->step = 0;
 		ASSERT_EQ(0, fn_run(&self->w[3], lock_and_exit,
 				    (long)&s->mutex, (long)&s->step));
 		ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
 		for (i = 0; i < 3; i++) {
-			ASSERT_EQ(0, fn_run(&self->w[i], lock_it,
-					    (long)&s->mutex, i));
+			ASSERT_EQ(0, fn_run(&self->w[i], lock_it, (long)&s->mutex, i));
 			ASSERT_TRUE(sm_sleeps(&self->w[i]));
 		}
 		sm_store(&s->step, 2);
@@ -506,12 +476,10 @@ TEST_F(glibc, robust_owner_dies)
 		for (i = 0; i < 3; i++)
 			ASSERT_TRUE(sm_waiter_join(&self->w[i]));
 		/* One is told, and makes it usable for the others. */
-		EXPECT_EQ(EOWNERDEAD, self->w[0].ret + self->w[1].ret +
-			  self->w[2].ret);
+		EXPECT_EQ(EOWNERDEAD, self->w[0].ret + self->w[1].ret + self->w[2].ret);
 
 		s->step = 0;
-		pid = sm_fork();
-		ASSERT_GE(pid, 0);
+		pid = SM_FORK();
 		if (!pid) {
 			pthread_mutex_lock(&s->mutex);
 			sm_store(&s->step, 1);
@@ -519,8 +487,7 @@ TEST_F(glibc, robust_owner_dies)
 				pause();
 		}
 		ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
-		ASSERT_EQ(0, fn_run(&self->w[0], lock_it, (long)&s->mutex,
-				    k));
+		ASSERT_EQ(0, fn_run(&self->w[0], lock_it, (long)&s->mutex, k));
 		ASSERT_TRUE(sm_sleeps(&self->w[0]));
 		kill(pid, SIGKILL);
 		SM_JOIN(&self->w[0], EOWNERDEAD);
@@ -546,8 +513,7 @@ static long wrlock(struct sm_waiter *w)
 {
 	pthread_rwlock_t *l = (pthread_rwlock_t *)w->arg[0];
 	struct timespec ts = late(CLOCK_MONOTONIC);
-	int ret = w->arg[1] ? pthread_rwlock_clockwrlock(l, CLOCK_MONOTONIC,
-							 &ts) :
+	int ret = w->arg[1] ? pthread_rwlock_clockwrlock(l, CLOCK_MONOTONIC, &ts) :
 			      pthread_rwlock_wrlock(l);
 
 	if (!ret)
@@ -608,8 +574,7 @@ TEST_F_TIMEOUT(glibc, rwlock, 60)
 					    wrlock, (long)&c.rw, i & 2));
 		ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
 		pthread_rwlock_unlock(&c.rw);
-		for (i = 0; i < NT; i++)
-			SM_JOIN(&self->w[i], 0);
+		SM_JOIN_ALL(self->w, NT, 0);
 
 		ASSERT_EQ(0, pthread_rwlock_rdlock(&c.rw));
 		EXPECT_TIMES_OUT(pthread_rwlock_timedwrlock(&c.rw, &ts), &ts,
@@ -623,10 +588,8 @@ TEST_F_TIMEOUT(glibc, rwlock, 60)
 		c.rounds = sm_rounds(800);
 		c.value = 0;
 		for (i = 0; i < NT; i++)
-			ASSERT_EQ(0, fn_run(&self->w[i], count_rw, (long)&c,
-					    i));
-		for (i = 0; i < NT; i++)
-			SM_JOIN(&self->w[i], 0);
+			ASSERT_EQ(0, fn_run(&self->w[i], count_rw, (long)&c, i));
+		SM_JOIN_ALL(self->w, NT, 0);
 		EXPECT_EQ(0, c.bad);
 		EXPECT_EQ(NT * c.rounds / 4, c.value);
 		EXPECT_EQ(0, pthread_rwlock_destroy(&c.rw));
@@ -648,8 +611,7 @@ static long run_laps(struct sm_waiter *w)
 
 	for (r = 1; r <= l->rounds; r++) {
 		sm_store(&l->at[w->arg[1]], r);
-		if (pthread_barrier_wait(&l->barrier) ==
-		    PTHREAD_BARRIER_SERIAL_THREAD)
+		if (pthread_barrier_wait(&l->barrier) == PTHREAD_BARRIER_SERIAL_THREAD)
 			sm_add(&l->serial, 1);
 		for (i = 0; i < NT; i++)
 			if (sm_load(&l->at[i]) < r)
@@ -669,8 +631,7 @@ TEST_F_TIMEOUT(glibc, barrier, 60)
 		ASSERT_EQ(0, fn_run(&self->w[i], run_laps, (long)&l, i));
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT - 1));
 	ASSERT_EQ(0, fn_run(&self->w[i], run_laps, (long)&l, i));
-	for (i = 0; i < NT; i++)
-		SM_JOIN(&self->w[i], 0);
+	SM_JOIN_ALL(self->w, NT, 0);
 	EXPECT_EQ(l.rounds, l.serial);
 	EXPECT_EQ(0, l.bad);
 	pthread_barrier_destroy(&l.barrier);
@@ -695,7 +656,7 @@ TEST_F(glibc, semaphore)
 {
 	sem_t *s = sm_shared_alloc(sizeof(*s));
 	struct timespec ts;
-	int i, shared, flags, val, status;
+	int i, shared, flags, val;
 	pid_t pid;
 
 	ASSERT_NE(NULL, s);
@@ -707,16 +668,13 @@ TEST_F(glibc, semaphore)
 		ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
 		for (i = 1; i <= NT; i++) {
 			sem_post(s);
-			ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NT) >=
-						  i));
+			ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NT) >= i));
 			EXPECT_EQ(i, sm_nr_done(self->w, NT));
 		}
-		for (i = 0; i < NT; i++)
-			SM_JOIN(&self->w[i], 0);
+		SM_JOIN_ALL(self->w, NT, 0);
 		EXPECT_EQ(0, sem_getvalue(s, &val));
 		EXPECT_EQ(0, val);
-		EXPECT_TIMES_OUT(err(sem_timedwait(s, &ts)), &ts,
-				 CLOCK_REALTIME);
+		EXPECT_TIMES_OUT(err(sem_timedwait(s, &ts)), &ts, CLOCK_REALTIME);
 		EXPECT_TIMES_OUT(err(sem_clockwait(s, CLOCK_MONOTONIC, &ts)),
 				 &ts, CLOCK_MONOTONIC);
 
@@ -725,8 +683,7 @@ TEST_F(glibc, semaphore)
 			for (flags = 0; flags < 2; flags++) {
 				sm_handle(SIGUSR1, flags ? SA_RESTART : 0);
 				sm_rebase(&self->env);
-				ASSERT_EQ(0, fn_run(&self->w[0], sem_take,
-						    (long)s, i));
+				ASSERT_EQ(0, fn_run(&self->w[0], sem_take, (long)s, i));
 				ASSERT_TRUE(sm_asleep(&self->env, self->w, 1));
 				pthread_kill(self->w[0].thread, SIGUSR1);
 				ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled)));
@@ -741,8 +698,7 @@ TEST_F(glibc, semaphore)
 		}
 	}
 	/* Between processes */
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		for (i = 0; i < 50; i++)
 			if (sem_wait(s))
@@ -754,8 +710,7 @@ TEST_F(glibc, semaphore)
 		if (i % 8 == 0)
 			sm_sleep_ms(1);
 	}
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 	munmap(s, sizeof(*s));
 }
 
@@ -1069,10 +1024,8 @@ static bool never_init(sem_t *sleeper_sem)
 		;
 	sm_nonblock(never.full[1], false);
 
-	snprintf(never.fifo, sizeof(never.fifo), "/tmp/stackmux.%d.fifo",
-		 getpid());
-	snprintf(never.lock, sizeof(never.lock), "/tmp/stackmux.%d.lock",
-		 getpid());
+	snprintf(never.fifo, sizeof(never.fifo), "/tmp/stackmux.%d.fifo", getpid());
+	snprintf(never.lock, sizeof(never.lock), "/tmp/stackmux.%d.lock", getpid());
 	if (mkfifo(never.fifo, 0600))
 		return false;
 	fd = open(never.lock, O_RDWR | O_CREAT, 0600);
@@ -1196,8 +1149,7 @@ TEST_F_TIMEOUT(glibc, cancel, 60)
 				sm_store(&v.w.entered, 2);
 			} else {
 				if (v.point->parks)
-					ASSERT_TRUE(sm_wait_parked(&self->env,
-								   1)) {
+					ASSERT_TRUE(sm_wait_parked(&self->env, 1)) {
 						TH_LOG("%s", v.point->name);
 					}
 				ASSERT_TRUE(sm_sleeps(&v.w));
@@ -1340,8 +1292,7 @@ TEST_F(glibc, join)
 		EXPECT_ENDS(pthread_clockjoin_np(self->w[0].thread, NULL,
 						 CLOCK_MONOTONIC, &ts),
 			    &ts, CLOCK_MONOTONIC);
-		ASSERT_EQ(0, fn_run(&self->w[1], join_it,
-				    (long)self->w[0].thread, how));
+		ASSERT_EQ(0, fn_run(&self->w[1], join_it, (long)self->w[0].thread, how));
 		ASSERT_TRUE(sm_asleep(&self->env, self->w, 2));
 		sem_post(&s);
 		SM_JOIN(&self->w[1], 0);
@@ -1401,8 +1352,7 @@ TEST_F(glibc, destructors)
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
 	for (i = 0; i < 6 * NT; i++)
 		sem_post(&s);
-	for (i = 0; i < NT; i++)
-		SM_JOIN(&self->w[i], 0);
+	SM_JOIN_ALL(self->w, NT, 0);
 	EXPECT_EQ(101 * NT, destroyed);
 	pthread_key_delete(key_a);
 	pthread_key_delete(key_b);
@@ -1445,8 +1395,7 @@ TEST_F(glibc, c11)
 	cnd_go = 1;
 	cnd_broadcast(&cnd);
 	mtx_unlock(&mtx);
-	for (i = 0; i < NT; i++)
-		SM_JOIN(&self->w[i], thrd_success);
+	SM_JOIN_ALL(self->w, NT, thrd_success);
 	ts = sm_ts(20 * SM_MSEC);
 	start = sm_now_ns();
 	EXPECT_EQ(0, thrd_sleep(&ts, NULL));
@@ -1482,8 +1431,7 @@ TEST_F(glibc, once)
 		ASSERT_EQ(0, fn_run(&self->w[i], call_once_fn, 0, 0));
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
 	sem_post(&once_sem);
-	for (i = 0; i < NT; i++)
-		SM_JOIN(&self->w[i], 1);
+	SM_JOIN_ALL(self->w, NT, 1);
 }
 
 static uid_t euid_of(pid_t tid)
@@ -1520,8 +1468,7 @@ TEST_F(glibc, setxid)
 	for (n = 0; n < 4; n++) {
 		ASSERT_EQ(0, seteuid(n % 2 ? 0 : 65534));
 		for (i = 0; i < NT; i++)
-			EXPECT_EQ(n % 2 ? 0 : 65534,
-				  euid_of(self->w[i].tid));
+			EXPECT_EQ(n % 2 ? 0 : 65534, euid_of(self->w[i].tid));
 		EXPECT_EQ(0, sm_nr_done(self->w, NT));
 	}
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
@@ -1531,8 +1478,7 @@ TEST_F(glibc, setxid)
 	pthread_mutex_unlock(&g.mutex);
 	for (i = 0; i < NT / 2; i++)
 		sem_post(&s);
-	for (i = 0; i < NT; i++)
-		SM_JOIN(&self->w[i], 0);
+	SM_JOIN_ALL(self->w, NT, 0);
 }
 
 /* Timers whose signals a thread of the library waits for */
@@ -1591,7 +1537,7 @@ TEST_F(glibc, processes)
 {
 	char *const argv[] = { "sh", "-c", "exit 12", NULL };
 	struct rlimit none = { 0, 0 };
-	int i, how, status;
+	int i, how;
 	sem_t s;
 	pid_t pid;
 
@@ -1603,27 +1549,19 @@ TEST_F(glibc, processes)
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
 
 	for (how = 0; how < 3; how++) {
-		pid = sm_fork();
-		ASSERT_GE(pid, 0);
+		pid = SM_FORK();
 		if (!pid)
 			forked(&self->env, &s, how);
-		ASSERT_EQ(0, sm_waitpid(pid, &status));
-		EXPECT_EQ(how == 0 ? 33 << 8 : how == 1 ? 0 : SIGABRT, status);
+		SM_EXPECT_STATUS(how == 0 ? 33 << 8 : how == 1 ? 0 : SIGABRT, pid);
 	}
 	EXPECT_EQ(12 << 8, system("exit 12"));
 	ASSERT_EQ(0, posix_spawn(&pid, "/bin/sh", NULL, NULL, argv, environ));
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(12 << 8, status);
+	SM_EXPECT_STATUS(12 << 8, pid);
 
 	EXPECT_EQ(0, sm_nr_done(self->w, NT));
 	for (i = 0; i < NT; i++)
 		sem_post(&s);
-	for (i = 0; i < NT; i++)
-		SM_JOIN(&self->w[i], 0);
+	SM_JOIN_ALL(self->w, NT, 0);
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

@@ -4,7 +4,7 @@
  * a process that parks and in one that does not: data, errors and times have to
  * be the same, one event has to end one wait.
  */
-#include "calls.h"
+#include "scenario.h"
 
 #include <net/if.h>
 #include <pty.h>
@@ -23,17 +23,7 @@ FIXTURE(io) {
 	char buf[NW][64];
 };
 
-FIXTURE_VARIANT(io) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(io, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(io, parked) {
-	.parked = true,
-};
+SM_VARIANTS(io);
 
 /* The guest's loopback device may be down. */
 static void loopback_up(void)
@@ -57,12 +47,12 @@ FIXTURE_TEARDOWN(io)
 
 static void set_read(FIXTURE_DATA(io) *self, int i, int fd, size_t len)
 {
-	sm_waiter_set(&self->w[i], __NR_read, fd, (long)self->buf[i], len, 0, 0, 0);
+	sm_call(&self->w[i], __NR_read, fd, self->buf[i], len);
 }
 
 static void set_recv(FIXTURE_DATA(io) *self, int i, int fd, size_t len, int flags)
 {
-	sm_waiter_set(&self->w[i], __NR_recvfrom, fd, (long)self->buf[i], len, flags, 0, 0);
+	sm_call(&self->w[i], __NR_recvfrom, fd, self->buf[i], len, flags);
 }
 
 /* ------------------------------------------------------- one of each kind */
@@ -95,7 +85,7 @@ TEST_F(io, readv_parts)
 
 	for (kind = SM_PIPE; kind < SM_NR_KINDS; kind++) {
 		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
-		sm_waiter_set(&self->w[0], __NR_readv, self->c.rd, (long)iov, 3, 0, 0, 0);
+		sm_call(&self->w[0], __NR_readv, self->c.rd, iov, 3);
 		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 		ASSERT_EQ(10, write(self->c.wr, "abcdefghij", 10));
 		SM_JOIN(&self->w[0], 10);
@@ -154,7 +144,7 @@ TEST_F(io, signalfd)
 	sigdelset(&set, SIGRTMIN + 1);
 	fd = signalfd(-1, &set, SFD_CLOEXEC);
 	ASSERT_LE(0, fd);
-	sm_waiter_set(&self->w[0], __NR_read, fd, (long)&info, sizeof(info), 0, 0, 0);
+	sm_call(&self->w[0], __NR_read, fd, &info, sizeof(info));
 	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 	/* One that it does not read wakes it for nothing. */
 	ASSERT_EQ(0, sigqueue(getpid(), SIGRTMIN + 1, (union sigval) { .sival_int = 1 }));
@@ -257,8 +247,7 @@ TEST_F(io, datagram_address)
 	ASSERT_LE(0, r);
 	ASSERT_LE(0, s);
 	memset(&got, 0, sizeof(got));
-	sm_waiter_set(&self->w[0], __NR_recvfrom, r, (long)self->buf[0], 64, 0,
-		      (long)&got, (long)&len);
+	sm_call(&self->w[0], __NR_recvfrom, r, self->buf[0], 64, 0, &got, &len);
 	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 	ASSERT_EQ(5, sendto(s, "hello", 5, 0, (void *)&to, sizeof(to)));
 	SM_JOIN(&self->w[0], 5);
@@ -266,7 +255,7 @@ TEST_F(io, datagram_address)
 	EXPECT_EQ(sizeof(got), len);
 
 	memset(&got, 0, sizeof(got));
-	sm_waiter_set(&self->w[0], __NR_recvmsg, r, (long)&msg, 0, 0, 0, 0);
+	sm_call(&self->w[0], __NR_recvmsg, r, &msg);
 	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 	ASSERT_EQ(5, sendto(s, "world", 5, 0, (void *)&to, sizeof(to)));
 	SM_JOIN(&self->w[0], 2);
@@ -299,7 +288,7 @@ TEST_F(io, control_data)
 		ASSERT_EQ(0, socketpair(AF_UNIX, types[i], 0, sv));
 		ASSERT_EQ(0, pipe(p));
 		in.msg_controllen = sizeof(rbuf);
-		sm_waiter_set(&self->w[0], __NR_recvmsg, sv[0], (long)&in, 0, 0, 0, 0);
+		sm_call(&self->w[0], __NR_recvmsg, sv[0], &in);
 		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
@@ -375,7 +364,9 @@ TEST_F(io, receive_timeout)
 	for (kind = SM_UNIX; kind < SM_NR_KINDS; kind++) {
 		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
 		tv = sm_soon_tv();
-		ASSERT_EQ(0, setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+		ASSERT_EQ(0,
+			  setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv,
+				     sizeof(tv)));
 		set_read(self, 0, self->c.rd, 8);
 		sm_rebase(&self->env);
 		ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
@@ -386,7 +377,9 @@ TEST_F(io, receive_timeout)
 
 		/* No restart after a handler, and data in time */
 		tv.tv_sec = 1000;
-		ASSERT_EQ(0, setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
+		ASSERT_EQ(0,
+			  setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv,
+				     sizeof(tv)));
 		sm_handle(SIGUSR1, SA_RESTART);
 		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
@@ -405,7 +398,7 @@ TEST_F(io, accept_timeout)
 	int l = sm_tcp_listen(&sin);
 
 	ASSERT_EQ(0, setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
-	sm_waiter_set(&self->w[0], __NR_accept4, l, 0, 0, SOCK_CLOEXEC, 0, 0);
+	sm_call(&self->w[0], __NR_accept4, l, 0, 0, SOCK_CLOEXEC);
 	ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
 	SM_JOIN(&self->w[0], -EAGAIN);
 	EXPECT_LE(sm_soon_ns(), sm_waiter_ns(&self->w[0]) + SM_TICK);
@@ -530,7 +523,7 @@ TEST_F(io, bad_buffer)
 
 	for (kind = 0; kind < SM_NR_KINDS; kind++) {
 		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
-		sm_waiter_set(&self->w[0], __NR_read, self->c.rd, 8, 8, 0, 0, 0);
+		sm_call(&self->w[0], __NR_read, self->c.rd, 8, 8);
 		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 		ASSERT_TRUE(sm_chan_send(&self->c));
 		SM_JOIN(&self->w[0], -EFAULT);
@@ -585,12 +578,13 @@ TEST_F(io, accept_one)
 		l = unx ? unix_listen(&sun) : sm_tcp_listen(&sin);
 		ASSERT_LE(0, l);
 		for (i = 0; i < NW; i++) {
-			sm_waiter_set(&self->w[i], __NR_accept4, l, 0, 0, SOCK_CLOEXEC, 0, 0);
+			sm_call(&self->w[i], __NR_accept4, l, 0, 0, SOCK_CLOEXEC);
 			ASSERT_TRUE(sm_start(&self->env, &self->w[i]));
 		}
 		for (k = 1; k <= NW; k++) {
 			sm_rebase(&self->env);
-			s = socket(unx ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+			s = socket(unx ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC,
+				   0);
 			ASSERT_EQ(0, unx ? connect(s, (void *)&sun, sizeof(sun)) :
 					   connect(s, (void *)&sin, sizeof(sin)));
 			ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NW) >= k));
@@ -619,8 +613,7 @@ TEST_F(io, pipe_passes_on)
 	}
 	/* One write, one wake-up, and enough for all */
 	ASSERT_EQ(4 * NW, write(self->c.wr, "0000111122223333444455556666", 4 * NW));
-	for (i = 0; i < NW; i++)
-		SM_JOIN(&self->w[i], 4);
+	SM_JOIN_ALL(self->w, NW, 4);
 	sm_chan_close(&self->c);
 }
 
@@ -853,8 +846,4 @@ TEST_F_TIMEOUT(io, connections, 120)
 	close(s.l);
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

@@ -6,7 +6,7 @@
  * All are waited for in the same scenarios: an event ends the wait of one
  * thread, a signal does, time does, and the end of what is waited for does.
  */
-#include "calls.h"
+#include "scenario.h"
 #include "child.h"
 #include <linux/aio_abi.h>
 #include <mqueue.h>
@@ -44,26 +44,7 @@ FIXTURE(ipc) {
 	struct timespec ts;
 };
 
-FIXTURE_VARIANT(ipc) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(ipc, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(ipc, parked) {
-	.parked = true,
-};
-
-FIXTURE_SETUP(ipc)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-}
-
-FIXTURE_TEARDOWN(ipc)
-{
-}
+SM_FIXTURE(ipc);
 
 /* ------------------------------------------------------------------ kinds */
 
@@ -78,7 +59,8 @@ struct kind {
 	long result;
 	int (*remove)(FIXTURE_DATA(ipc) *self);	/* what it waits for is gone */
 	long removed;
-	void (*set_time)(FIXTURE_DATA(ipc) *self, int i, int64_t ns);	/* with a time-out */
+	void (*set_time)(FIXTURE_DATA(ipc) *self, int i,
+			 int64_t ns);	/* with a time-out */
 	long timed_out;
 	bool restarts;			/* after a signal, with SA_RESTART */
 	bool inherited;			/* a child can wait for it */
@@ -104,8 +86,8 @@ static void msg_close(FIXTURE_DATA(ipc) *self)
 
 static void msg_set(FIXTURE_DATA(ipc) *self, int i)
 {
-	sm_waiter_set(&self->w[i], __NR_msgrcv, self->id, (long)&self->in[i],
-		      sizeof(self->in[i].text), 0, 0, 0);
+	sm_call(&self->w[i], __NR_msgrcv, self->id, &self->in[i],
+		sizeof(self->in[i].text));
 }
 
 static int msg_event(FIXTURE_DATA(ipc) *self)
@@ -141,14 +123,13 @@ static void sem_close_(FIXTURE_DATA(ipc) *self)
 
 static void sem_set(FIXTURE_DATA(ipc) *self, int i)
 {
-	sm_waiter_set(&self->w[i], __NR_semop, self->id, (long)&self->sop, 1, 0, 0, 0);
+	sm_call(&self->w[i], __NR_semop, self->id, &self->sop, 1);
 }
 
 static void sem_set_time(FIXTURE_DATA(ipc) *self, int i, int64_t ns)
 {
 	self->ts = sm_ts(ns);
-	sm_waiter_set(&self->w[i], __NR_semtimedop, self->id, (long)&self->sop, 1,
-		      (long)&self->ts, 0, 0);
+	sm_call(&self->w[i], __NR_semtimedop, self->id, &self->sop, 1, &self->ts);
 }
 
 static int sem_event(FIXTURE_DATA(ipc) *self)
@@ -183,8 +164,8 @@ static void mq_close_(FIXTURE_DATA(ipc) *self)
 
 static void mq_set(FIXTURE_DATA(ipc) *self, int i)
 {
-	sm_waiter_set(&self->w[i], __NR_mq_timedreceive, self->mq,
-		      (long)self->in[i].text, sizeof(TEXT), 0, 0, 0);
+	sm_call(&self->w[i], __NR_mq_timedreceive, self->mq, self->in[i].text,
+		sizeof(TEXT));
 }
 
 static void mq_set_time(FIXTURE_DATA(ipc) *self, int i, int64_t ns)
@@ -213,8 +194,7 @@ static int room_open(FIXTURE_DATA(ipc) *self)
 
 static void room_set(FIXTURE_DATA(ipc) *self, int i)
 {
-	sm_waiter_set(&self->w[i], __NR_mq_timedsend, self->mq, (long)TEXT,
-		      sizeof(TEXT), 5, 0, 0);
+	sm_call(&self->w[i], __NR_mq_timedsend, self->mq, TEXT, sizeof(TEXT), 5);
 }
 
 static void room_set_time(FIXTURE_DATA(ipc) *self, int i, int64_t ns)
@@ -263,8 +243,7 @@ static void aio_close(FIXTURE_DATA(ipc) *self)
 static void aio_set(FIXTURE_DATA(ipc) *self, int i)
 {
 	memset(&self->event[i], 0, sizeof(self->event[i]));
-	sm_waiter_set(&self->w[i], __NR_io_getevents, self->aio, 1, 1,
-		      (long)&self->event[i], 0, 0);
+	sm_call(&self->w[i], __NR_io_getevents, self->aio, 1, 1, &self->event[i]);
 }
 
 static void aio_set_time(FIXTURE_DATA(ipc) *self, int i, int64_t ns)
@@ -325,7 +304,7 @@ static int flock_open(FIXTURE_DATA(ipc) *self)
 
 static void flock_set(FIXTURE_DATA(ipc) *self, int i)
 {
-	sm_waiter_set(&self->w[i], __NR_flock, self->fd[i + 1], LOCK_EX, 0, 0, 0, 0);
+	sm_call(&self->w[i], __NR_flock, self->fd[i + 1], LOCK_EX);
 }
 
 static int flock_event(FIXTURE_DATA(ipc) *self)
@@ -346,8 +325,7 @@ static int ofd_open(FIXTURE_DATA(ipc) *self)
 
 static void ofd_set(FIXTURE_DATA(ipc) *self, int i)
 {
-	sm_waiter_set(&self->w[i], __NR_fcntl, self->fd[i + 1], F_OFD_SETLKW,
-		      (long)&self->flock, 0, 0, 0);
+	sm_call(&self->w[i], __NR_fcntl, self->fd[i + 1], F_OFD_SETLKW, &self->flock);
 }
 
 static int ofd_event(FIXTURE_DATA(ipc) *self)
@@ -486,7 +464,7 @@ TEST_F(ipc, signal)
 			sm_handle(SIGUSR1, restart ? SA_RESTART : 0);
 			k->set(self, 0);
 			ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-			ASSERT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+			ASSERT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
 			ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
 			if (restart && k->restarts) {
 				ASSERT_TRUE(sm_asleep(&self->env, self->w, 1)) {
@@ -561,8 +539,7 @@ TEST_F(ipc, removed)
 		}
 		ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
 		ASSERT_EQ(0, k->remove(self));
-		for (i = 0; i < NW; i++)
-			SM_JOIN(&self->w[i], k->removed);
+		SM_JOIN_ALL(self->w, NW, k->removed);
 		SM_EXPECT_NONE_PARKED(&self->env);
 	}
 }
@@ -609,7 +586,7 @@ TEST_F(ipc, semop_many)
 		sops[i] = (struct sembuf) { .sem_num = i % 2, .sem_op = -1,
 					    .sem_flg = SEM_UNDO };
 	ASSERT_EQ(0, semctl(self->id, 0, SETVAL, 10));
-	sm_waiter_set(&self->w[0], __NR_semop, self->id, (long)sops, 8, 0, 0, 0);
+	sm_call(&self->w[0], __NR_semop, self->id, sops, 8);
 	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 	/* The operations were read once. */
 	for (i = 0; i < 8; i++)
@@ -631,7 +608,7 @@ TEST_F(ipc, msgrcv_type)
 	struct message m = { .type = 3, .text = TEXT };
 
 	ASSERT_EQ(0, msg_open(self));
-	sm_waiter_set(&self->w[0], __NR_msgrcv, self->id, (long)&self->in[0], 4, 5, 0, 0);
+	sm_call(&self->w[0], __NR_msgrcv, self->id, &self->in[0], 4, 5);
 	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 	ASSERT_EQ(0, msgsnd(self->id, &m, 4, 0));
 	sm_settle();
@@ -656,8 +633,7 @@ TEST_F(ipc, setlkw)
 	for (round = 0; round < 2; round++) {
 		ASSERT_EQ(0, lock_open(self));
 		sm_store(cmd, 0);
-		pid = sm_fork();
-		ASSERT_LE(0, pid);
+		pid = SM_FORK();
 		if (!pid) {
 			sm_disable();
 			sm_store(cmd, fcntl(self->fd[0], F_SETLK, &fl) ? 2 : 1);
@@ -666,8 +642,7 @@ TEST_F(ipc, setlkw)
 			_exit(0);
 		}
 		ASSERT_TRUE(sm_wait_until(sm_load(cmd) == 1));
-		sm_waiter_set(&self->w[0], __NR_fcntl, self->fd[1], F_SETLKW, (long)&fl,
-			      0, 0, 0);
+		sm_call(&self->w[0], __NR_fcntl, self->fd[1], F_SETLKW, &fl);
 		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 		if (round)
 			close(self->fd[1]);
@@ -683,14 +658,12 @@ TEST_F(ipc, deadlock)
 {
 	struct flock fl = { .l_type = F_WRLCK, .l_len = 1 };
 	uint32_t *cmd = sm_shared_alloc(4096);
-	int status;
 	pid_t pid;
 
 	ASSERT_NE(NULL, cmd);
 	ASSERT_EQ(0, lock_open(self));
 	ASSERT_EQ(0, fcntl(self->fd[0], F_SETLK, &fl));
-	pid = sm_fork();
-	ASSERT_LE(0, pid);
+	pid = SM_FORK();
 	if (!pid) {
 		fl.l_start = 1;
 		sm_store(cmd, fcntl(self->fd[0], F_SETLK, &fl) ? 2 : 1);
@@ -701,11 +674,10 @@ TEST_F(ipc, deadlock)
 	}
 	ASSERT_TRUE(sm_wait_until(sm_load(cmd) == 1));
 	fl.l_start = 1;
-	sm_waiter_set(&self->w[0], __NR_fcntl, self->fd[1], F_SETLKW, (long)&fl, 0, 0, 0);
+	sm_call(&self->w[0], __NR_fcntl, self->fd[1], F_SETLKW, &fl);
 	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 	sm_store(cmd, 3);
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 	SM_JOIN(&self->w[0], 0);
 	lock_close(self);
 }
@@ -721,8 +693,7 @@ TEST_F(ipc, pgetevents_mask)
 	ASSERT_EQ(0, aio_open(self));
 	before = sm_mask_set(sm_bit(SIGUSR1) | sm_bit(SIGUSR2));
 	sm_handle(SIGUSR1, 0);
-	sm_waiter_set(w, __NR_io_pgetevents, self->aio, 1, 1, (long)&self->event[0],
-		      0, (long)&sig);
+	sm_call(w, __NR_io_pgetevents, self->aio, 1, 1, &self->event[0], 0, &sig);
 	ASSERT_TRUE(sm_start(&self->env, w));
 	EXPECT_EQ(mask & ~sm_bit(32) & ~sm_bit(33),
 		  sm_mask_of(getpid(), w->tid) & ~sm_bit(32) & ~sm_bit(33));
@@ -730,8 +701,7 @@ TEST_F(ipc, pgetevents_mask)
 	SM_JOIN(w, 1);
 
 	ASSERT_TRUE(sm_start(&self->env, w));
-	ASSERT_EQ(0, sm_tgkill(getpid(), w->tid, SIGUSR1));
-	SM_JOIN(w, -EINTR);
+	SM_EXPECT_INTERRUPTED(w, SIGUSR1);
 	EXPECT_EQ(1, sm_load(&sm_handled));
 	sm_mask_set(before);
 	aio_close(self);
@@ -960,8 +930,4 @@ TEST_F_TIMEOUT(ipc, race_lock, 120)
 	}
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

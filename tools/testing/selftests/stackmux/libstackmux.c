@@ -3,7 +3,7 @@
  * libstackmux: the same results in a process that parks, in one that does not, and
  * on a kernel without stackmux.
  */
-#include "calls.h"
+#include "scenario.h"
 #include <pty.h>
 #include <stackmux.h>
 
@@ -13,26 +13,7 @@ FIXTURE(libstackmux) {
 	struct sm_env env;
 };
 
-FIXTURE_VARIANT(libstackmux) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(libstackmux, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(libstackmux, parked) {
-	.parked = true,
-};
-
-FIXTURE_SETUP(libstackmux)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-}
-
-FIXTURE_TEARDOWN(libstackmux)
-{
-}
+SM_FIXTURE(libstackmux);
 
 static struct timespec after(int64_t ns)
 {
@@ -180,11 +161,9 @@ TEST_F(libstackmux, futex)
 TEST_F(libstackmux, futex_shared)
 {
 	uint32_t *f = sm_shared_alloc(4096);
-	int status;
 	pid_t pid;
 
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid)
 		_exit(stackmux_futex_wait(f, 0, NULL, STACKMUX_SHARED) != 0);
 	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_SHARED) == 1));
@@ -192,8 +171,7 @@ TEST_F(libstackmux, futex_shared)
 	EXPECT_EQ(0, stackmux_futex_wake(f, 1, 0));
 	sm_store(f, 1);
 	EXPECT_EQ(1, stackmux_futex_wake(f, 1, STACKMUX_SHARED));
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 }
 
 TEST_F(libstackmux, event)
@@ -236,18 +214,15 @@ TEST_F(libstackmux, event)
 TEST_F(libstackmux, event_shared)
 {
 	struct stackmux_event *event = sm_shared_alloc(4096);
-	int status;
 	pid_t pid;
 
 	stackmux_event_init(event, STACKMUX_SHARED);
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid)
 		_exit(stackmux_event_wait(event, NULL) != 0);
 	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&event->state, SM_SHARED) == 1));
 	stackmux_event_set(event);
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 }
 
 /* Descriptors: ready, not before the deadline, and woken meanwhile */
@@ -433,19 +408,16 @@ TEST_F(libstackmux, fork)
 {
 	struct timespec soon = after(20 * SM_MSEC);
 	uint32_t *f = sm_shared_alloc(4096);
-	int status;
 	pid_t pid;
 
 	EXPECT_EQ(-ETIMEDOUT, stackmux_futex_wait(f, 0, &soon, STACKMUX_SHARED));
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid)
 		_exit(stackmux_futex_wait(f, 0, NULL, STACKMUX_SHARED) != 0);
 	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_SHARED) == 1));
 	sm_store(f, 1);
 	EXPECT_EQ(1, stackmux_futex_wake(f, 1, STACKMUX_SHARED));
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 }
 
 /* Two threads take turns by two events: each is seen once for each time it is set. */
@@ -488,8 +460,4 @@ TEST_F_TIMEOUT(libstackmux, race_event, 90)
 	SM_EXPECT_PARKS(&self->env, 20);
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

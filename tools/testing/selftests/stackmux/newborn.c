@@ -9,7 +9,7 @@
 #include <sys/ptrace.h>
 #include <sys/user.h>
 
-#include "stackmux_harness.h"
+#include "scenario.h"
 
 #ifndef ARCH_GET_FS
 #define ARCH_GET_FS	0x1003
@@ -31,17 +31,7 @@ FIXTURE(newborn) {
 	struct shared *s;
 };
 
-FIXTURE_VARIANT(newborn) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(newborn, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(newborn, parked) {
-	.parked = true,
-};
+SM_VARIANTS(newborn);
 
 FIXTURE_SETUP(newborn)
 {
@@ -173,12 +163,12 @@ static int say_who(void *arg)
 	struct child *c = arg;
 	unsigned long fs;
 
-	sm_syscall6(__NR_arch_prctl, ARCH_GET_FS, (long)&fs, 0, 0, 0, 0);
+	sm_sys(__NR_arch_prctl, ARCH_GET_FS, &fs);
 	c->fs = fs;
 	c->seen = sm_load(&c->child_tid);
-	c->own_tid = sm_syscall6(__NR_gettid, 0, 0, 0, 0, 0, 0);
+	c->own_tid = sm_sys(__NR_gettid);
 	sm_wait(&c->word, 0, SM_PRIVATE);
-	sm_syscall6(__NR_exit, 0, 0, 0, 0, 0, 0);
+	sm_sys(__NR_exit);
 	return 0;
 }
 
@@ -257,8 +247,7 @@ static void end_early(struct __test_metadata *_metadata, struct sm_env *env,
 	int status;
 	pid_t pid;
 
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		struct sm_sleepers sl;
 
@@ -320,8 +309,7 @@ static void trace_newborn(struct __test_metadata *_metadata, struct sm_env *env,
 	memset(s, 0, sizeof(*s));
 	/* On the child's CPU, and its turn before the child's when it is awake */
 	ASSERT_EQ(0, hold_cpu(10));
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		struct sm_sleepers sl;
 
@@ -356,8 +344,7 @@ static void trace_newborn(struct __test_metadata *_metadata, struct sm_env *env,
 	EXPECT_EQ(__NR_clone, r.orig_rax);
 	ASSERT_EQ(0, ptrace(PTRACE_DETACH, tid, NULL, NULL));
 	ASSERT_EQ(0, let_go());
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 	EXPECT_TRUE(sm_wait_none_parked(env));
 }
 
@@ -405,8 +392,4 @@ TEST_F_TIMEOUT(newborn, starvation, 60)
 	}
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(1);
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(1);

@@ -11,7 +11,7 @@
 #include <sys/utsname.h>
 
 #include "regs.h"
-#include "calls.h"
+#include "scenario.h"
 
 #define NR_SPINNERS	6
 #define NR_ROUNDS	400	/* at most */
@@ -495,8 +495,4 @@ TEST_F(preempt, stop_and_kill)
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(1);
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(1);

@@ -16,7 +16,7 @@
 #include <sys/user.h>
 
 #include "regs.h"
-#include "stackmux_harness.h"
+#include "scenario.h"
 
 #ifndef SECCOMP_USER_NOTIF_FLAG_CONTINUE
 #define SECCOMP_USER_NOTIF_FLAG_CONTINUE 1
@@ -47,17 +47,7 @@ FIXTURE(process) {
 	struct shared *s;
 };
 
-FIXTURE_VARIANT(process) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(process, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(process, parked) {
-	.parked = true,
-};
+SM_VARIANTS(process);
 
 FIXTURE_SETUP(process)
 {
@@ -166,20 +156,17 @@ TEST_F(process, fork_with_parked_siblings)
 	ASSERT_TRUE(start(s, NW));
 	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), s->w, NW));
 	for (i = 0; i < 3; i++) {
-		pid = sm_fork();
-		ASSERT_GE(pid, 0);
+		pid = SM_FORK();
 		if (!pid) {
 			/* One thread, which can wait and have threads. */
 			if (sm_nr_threads(getpid()) != 1)
 				_exit(1);
-			if (sm_wait_ns(&s->futex[1], 0, SM_SHARED, SM_MSEC) !=
-			    -ETIMEDOUT)
+			if (sm_wait_ns(&s->futex[1], 0, SM_SHARED, SM_MSEC) != -ETIMEDOUT)
 				_exit(2);
 			memset(&w, 0, sizeof(w));
 			ts = sm_ts(2 * SM_MSEC);
-			sm_waiter_set(&w, __NR_futex, (long)&s->futex[1],
-				      FUTEX_WAIT | SM_PRIVATE, 0, (long)&ts,
-				      0, 0);
+			sm_call(&w, __NR_futex, &s->futex[1], FUTEX_WAIT | SM_PRIVATE, 0,
+				&ts);
 			if (sm_waiter_run(&w) || !sm_waiter_join(&w))
 				_exit(3);
 			_exit(w.ret == -ETIMEDOUT ? 0 : 4);
@@ -233,8 +220,7 @@ TEST_F(process, exec_with_parked_siblings)
 	for (from_thread = 0; from_thread < 2; from_thread++) {
 		memset(self->s, 0, sizeof(*self->s));
 		sm_rebase(&self->env);
-		pid = sm_fork();
-		ASSERT_GE(pid, 0);
+		pid = SM_FORK();
 		if (!pid) {
 			start(self->s, NW);
 			if (!from_thread)
@@ -269,8 +255,7 @@ TEST_F_TIMEOUT(process, kill_thousand, 60)
 	int status;
 	pid_t pid;
 
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		sm_allow_threads(nr);
 		if (sm_sleepers_create(&sl, nr, false) != nr ||
@@ -289,8 +274,7 @@ TEST_F_TIMEOUT(process, kill_thousand, 60)
 	SM_EXPECT_NONE_PARKED(&self->env);
 	if (self->env.parked && self->env.mode != 2) {
 		/* Their records go, too, as soon as nothing can look at them. */
-		EXPECT_TRUE(sm_wait_until(!sm_stats_read(&st) &&
-					  st.records < limit)) {
+		EXPECT_TRUE(sm_wait_until(!sm_stats_read(&st) && st.records < limit)) {
 			TH_LOG("%ld records, at first %ld", st.records,
 			       self->env.base.records);
 		}
@@ -315,8 +299,7 @@ TEST_F(process, clone_vm)
 
 	pid = clone(vm_child, stack + 65536, CLONE_VM | SIGCHLD, self->s);
 	ASSERT_GE(pid, 0);
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->s->futex[2],
-						SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->s->futex[2], SM_PRIVATE) == 1));
 	ASSERT_TRUE(sm_wait_until(sm_task_state(pid, pid) == 'S'));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	self->s->result[0] = -1;
@@ -426,8 +409,7 @@ static void core_dump(struct __test_metadata *_metadata, struct sm_env *env,
 	ASSERT_NE(NULL, mkdtemp(dir));
 	ASSERT_EQ(0, sm_write_file("/proc/sys/kernel/core_pattern", "core\n"));
 	sm_write_file("/proc/sys/kernel/core_uses_pid", "0\n");
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		if (chdir(dir) || setrlimit(RLIMIT_CORE, &rl))
 			_exit(1);
@@ -497,8 +479,7 @@ TEST_F(process, stop_and_continue)
 		/* Stopped, they are not waiting. */
 		EXPECT_EQ(0, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
 		ASSERT_EQ(0, kill(pid, SIGCONT));
-		EXPECT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0],
-							SM_SHARED) == NW));
+		EXPECT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0], SM_SHARED) == NW));
 		ASSERT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
 	}
 	EXPECT_EQ(NW, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
@@ -570,8 +551,7 @@ static void trace_and_let_go(struct __test_metadata *_metadata,
 			if (seize) {
 				ASSERT_EQ(0, ptrace(PTRACE_SEIZE, s->w[i].tid,
 						    NULL, NULL));
-				EXPECT_EQ('S', sm_task_state(pid,
-							     s->w[i].tid));
+				EXPECT_EQ('S', sm_task_state(pid, s->w[i].tid));
 				ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT,
 						    s->w[i].tid, NULL, NULL));
 			} else {
@@ -582,13 +562,10 @@ static void trace_and_let_go(struct __test_metadata *_metadata,
 			EXPECT_TRUE(WIFSTOPPED(status));
 			EXPECT_EQ('t', sm_task_state(pid, s->w[i].tid));
 			check_regs(_metadata, s, &s->w[i], &r);
-			EXPECT_EQ(0, ptrace(PTRACE_GETFPREGS, s->w[i].tid,
-					    NULL, &fp));
+			EXPECT_EQ(0, ptrace(PTRACE_GETFPREGS, s->w[i].tid, NULL, &fp));
 			/* It is not waiting while it is stopped. */
-			EXPECT_EQ(NW - 1, sm_nr_waiters(&s->futex[0],
-							SM_SHARED));
-			ASSERT_EQ(0, ptrace(PTRACE_DETACH, s->w[i].tid,
-					    NULL, NULL));
+			EXPECT_EQ(NW - 1, sm_nr_waiters(&s->futex[0], SM_SHARED));
+			ASSERT_EQ(0, ptrace(PTRACE_DETACH, s->w[i].tid, NULL, NULL));
 			ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0],
 								SM_SHARED) == NW));
 		}
@@ -642,8 +619,7 @@ TEST_F(process, ptrace_syscall)
 	pid = child_with_waiters(s, 1);
 	ASSERT_GE(pid, 0);
 	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, w, 1));
-	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, w->tid, NULL,
-			    PTRACE_O_TRACESYSGOOD));
+	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, w->tid, NULL, PTRACE_O_TRACESYSGOOD));
 	ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, w->tid, NULL, NULL));
 	ASSERT_TRUE(wait_traced(w->tid, &status));
 	check_regs(_metadata, s, w, &r);
@@ -719,8 +695,7 @@ TEST_F(process, ptrace_inject_call)
 		EXPECT_EQ(0x1234, (int)s->word);
 		ASSERT_EQ(0, ptrace(PTRACE_SETREGS, w->tid, NULL, &saved));
 		ASSERT_EQ(0, ptrace(PTRACE_DETACH, w->tid, NULL, NULL));
-		ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0],
-							SM_SHARED) == 1));
+		ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0], SM_SHARED) == 1));
 		ASSERT_TRUE(sm_wait_asleep(&self->env, pid, w, 1));
 	}
 	EXPECT_EQ(1, sm_wake(&s->futex[0], 1, SM_SHARED));
@@ -779,8 +754,7 @@ TEST_F(process, cgroup_freeze)
 		EXPECT_EQ(0, sm_write_long(file, 0));
 		snprintf(file, sizeof(file), "%s/cgroup.events", dir);
 		EXPECT_TRUE(sm_wait_until(sm_read_key(file, "frozen") == 0));
-		EXPECT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0],
-							SM_SHARED) == NW));
+		EXPECT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0], SM_SHARED) == NW));
 		EXPECT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
 	}
 	EXPECT_EQ(NW, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
@@ -813,8 +787,7 @@ static int seccomp_listen(void *uaddr)
 {
 	uint64_t a = (uintptr_t)uaddr;
 	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, nr)),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_futex, 0, 5),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
 			 offsetof(struct seccomp_data, args[0])),
@@ -899,7 +872,7 @@ TEST_F(process, seccomp_entries)
 	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
 	EXPECT_EQ(1, sm_load(&a.entries));
 	for (i = 0; i < 3; i++) {
-		EXPECT_EQ(0, sm_tgkill(getpid(), w->tid, SIGUSR1));
+		EXPECT_EQ(0, sm_signal(w, SIGUSR1));
 		ASSERT_TRUE(sm_wait_until(sm_load(&a.entries) == 2 + i));
 		ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_PRIVATE) == 1));
 	}
@@ -994,8 +967,7 @@ TEST_F(process, cpu_time)
 	      ru[1].ru_stime.tv_usec - ru[0].ru_stime.tv_usec;
 	EXPECT_GE(cpu, 0);
 	EXPECT_LT(cpu, 250000);
-	EXPECT_LT(ru[2].ru_utime.tv_sec * 1000000 + ru[2].ru_utime.tv_usec,
-		  300000);
+	EXPECT_LT(ru[2].ru_utime.tv_sec * 1000000 + ru[2].ru_utime.tv_usec, 300000);
 	/* The wait itself, and whatever the fresh thread had to wait for. */
 	EXPECT_GE(ru[1].ru_nvcsw - ru[0].ru_nvcsw, 1);
 	EXPECT_LE(ru[1].ru_nvcsw - ru[0].ru_nvcsw, 5);
@@ -1068,8 +1040,7 @@ TEST_F(process, proc_files)
 			ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n"));
 	}
 	ASSERT_EQ(0, sm_thread(&t, proc_loop_fn, &l));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&l.futex[0],
-						SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&l.futex[0], SM_PRIVATE) == 1));
 	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), l.tid) == 'S'));
 	proc_read(l.tid, a);
 
@@ -1079,8 +1050,7 @@ TEST_F(process, proc_files)
 	sm_rebase(&self->env);
 	EXPECT_EQ(1, sm_wake(&l.futex[0], 1, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_until(sm_load(&l.rounds) == 1));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&l.futex[0],
-						SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&l.futex[0], SM_PRIVATE) == 1));
 	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), l.tid) == 'S'));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	proc_read(l.tid, b);
@@ -1201,8 +1171,7 @@ TEST_F_TIMEOUT(process, proc_storm, 60)
 		ASSERT_EQ(0, sm_thread(&reader[i], proc_storm_reader, ps));
 	end = sm_now_ns() + 3 * SM_SEC;
 	for (i = 0; sm_now_ns() < end || sm_load(&ps->reads) < 500; i++)
-		wakes += sm_wake(&ps->loop[i % ps->nr].futex[0], 1,
-				 SM_PRIVATE);
+		wakes += sm_wake(&ps->loop[i % ps->nr].futex[0], 1, SM_PRIVATE);
 	sm_store(&ps->stop, 1);
 	for (i = 0; i < 2; i++)
 		pthread_join(reader[i], NULL);
@@ -1292,8 +1261,7 @@ TEST_F(process, siginfo_and_altstack)
 		on_alt = (char *)seen.frame >= stack &&
 			 (char *)seen.frame < stack + 65536;
 		EXPECT_EQ(alt, on_alt);
-		EXPECT_FALSE(seen.rsp >= (long)stack &&
-			     seen.rsp < (long)stack + 65536);
+		EXPECT_FALSE(seen.rsp >= (long)stack && seen.rsp < (long)stack + 65536);
 	}
 	/* kill -QUIT to the process: one of the threads gets it. */
 	memset(&seen, 0, sizeof(seen));
@@ -1452,8 +1420,7 @@ TEST_F_TIMEOUT(process, registers, 60)
 	unsigned int eax, ebx, ecx, edx;
 	pthread_t t, noise;
 
-	if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) &&
-	    (ecx & (1 << 4)))
+	if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ecx & (1 << 4)))
 		a.pkey = pkey_alloc(0, 0);
 	TH_LOG("with%s pkeys, with%s avx", a.pkey > 0 ? "" : "out",
 	       __builtin_cpu_supports("avx") ? "" : "out");
@@ -1477,8 +1444,7 @@ static void rseq_after(struct sm_waiter *w)
 	unsigned int cpu = ~0U;
 
 	syscall(__NR_getcpu, &cpu, NULL, NULL);
-	w->data = (void *)(long)(cpu == rs->cpu_id &&
-				 cpu == rs->cpu_id_start);
+	w->data = (void *)(long)(cpu == rs->cpu_id && cpu == rs->cpu_id_start);
 	w->cpu = cpu;
 }
 

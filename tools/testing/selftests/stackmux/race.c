@@ -4,7 +4,7 @@
  * the same time. The books have to balance: each waiter that a FUTEX_WAKE
  * says it woke returns 0 once, and nobody else does.
  */
-#include "stackmux_harness.h"
+#include "scenario.h"
 
 FIXTURE(race) {
 	struct sm_env env;
@@ -220,8 +220,7 @@ again:
 		p.side[i].done_rounds = 0;
 	}
 	for (i = 0; i < p.nr; i++)
-		ASSERT_EQ(0, sm_thread(&p.side[i].thread, side_fn,
-				       &p.side[i]));
+		ASSERT_EQ(0, sm_thread(&p.side[i].thread, side_fn, &p.side[i]));
 	for (;;) {
 		progress = pairs_progress(&p, &done);
 		if (done == p.nr)
@@ -264,8 +263,7 @@ again:
 
 TEST_F_TIMEOUT(race, ping_pong, 90)
 {
-	run_pairs(_metadata, &self->env, rounds(&self->env, 1500), NULL, 0,
-		  NULL);
+	run_pairs(_metadata, &self->env, rounds(&self->env, 1500), NULL, 0, NULL);
 }
 
 /* Threads move about while they park and wake. */
@@ -296,8 +294,7 @@ TEST_F_TIMEOUT(race, affinity, 60)
 	cpu_set_t all;
 
 	ASSERT_EQ(0, sched_getaffinity(0, sizeof(all), &all));
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400), move_about,
-		  50, &all);
+	run_pairs(_metadata, &self->env, rounds(&self->env, 400), move_about, 50, &all);
 }
 
 /* They become real-time, batch, idle, nice and ordinary again. */
@@ -330,8 +327,7 @@ TEST_F_TIMEOUT(race, policy, 60)
 /* The opt-in comes and goes. */
 static bool toggle_optin(struct pairs *p)
 {
-	if (p->env->parked &&
-	    (rnd(&p->seed) & 1 ? sm_enable(0) : sm_disable()))
+	if (p->env->parked && (rnd(&p->seed) & 1 ? sm_enable(0) : sm_disable()))
 		return false;
 	sm_sleep_ns(rnd(&p->seed) % 1000000);
 	return true;
@@ -339,8 +335,7 @@ static bool toggle_optin(struct pairs *p)
 
 TEST_F_TIMEOUT(race, optin_toggled, 60)
 {
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400),
-		  toggle_optin, 50, NULL);
+	run_pairs(_metadata, &self->env, rounds(&self->env, 400), toggle_optin, 50, NULL);
 	if (self->env.parked)
 		EXPECT_EQ(0, sm_enable(0));
 }
@@ -348,8 +343,7 @@ TEST_F_TIMEOUT(race, optin_toggled, 60)
 /* The machine's mode changes. */
 static bool toggle_mode(struct pairs *p)
 {
-	if (p->env->parked &&
-	    sm_write_long(SM_SYSCTL, rnd(&p->seed) % 3))
+	if (p->env->parked && sm_write_long(SM_SYSCTL, rnd(&p->seed) % 3))
 		return false;
 	sm_sleep_ns(rnd(&p->seed) % 2000000);
 	return true;
@@ -357,8 +351,7 @@ static bool toggle_mode(struct pairs *p)
 
 TEST_F_TIMEOUT(race, mode_toggled, 60)
 {
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400), toggle_mode,
-		  50, NULL);
+	run_pairs(_metadata, &self->env, rounds(&self->env, 400), toggle_mode, 50, NULL);
 	sm_knobs_restore();
 }
 
@@ -509,8 +502,7 @@ static pid_t start_hog(char *dir, size_t size)
 static bool press(struct pairs *p)
 {
 	if (p->calls % 3 == 0)
-		sm_write_file("/proc/sys/vm/drop_caches",
-			      p->calls % 2 ? "2\n" : "3\n");
+		sm_write_file("/proc/sys/vm/drop_caches", p->calls % 2 ? "2\n" : "3\n");
 	if (sm_write_file(SM_DEBUGFS "shrink", "100000\n"))
 		return false;
 	sm_sleep_ms(2 + rnd(&p->seed) % 10);
@@ -528,8 +520,7 @@ TEST_F_TIMEOUT(race, memory_pressure, 90)
 		SKIP(return, "this kernel has no stackmux");
 	hog = start_hog(dir, sizeof(dir));
 	ASSERT_GT(hog, 0);
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400), press, 30,
-		  NULL);
+	run_pairs(_metadata, &self->env, rounds(&self->env, 400), press, 30, NULL);
 	kill(hog, SIGKILL);
 	waitpid(hog, &status, 0);
 	EXPECT_TRUE(WIFSIGNALED(status));
@@ -579,8 +570,7 @@ static void *herd_waiter(void *p)
 	sm_store(&w->tid, sm_gettid());
 	for (i = 0; i < h->want && !w->acc.bad; i++) {
 		if (h->timeouts && rnd(&seed) % 8)
-			ret = sm_wait_ns(&h->word[0], 0, SM_PRIVATE,
-					 rnd(&seed) % 500000);
+			ret = sm_wait_ns(&h->word[0], 0, SM_PRIVATE, rnd(&seed) % 500000);
 		else
 			ret = sm_wait(&h->word[0], 0, SM_PRIVATE);
 		account_wait(&w->acc, ret);
@@ -599,8 +589,7 @@ static void *herd_waker(void *p)
 
 	while (!sm_load(&h->stop)) {
 		n = h->timeouts ? 1 + rnd(&seed) % 3 : 1;
-		account_wake(&w->acc, sm_wake(&h->word[rnd(&seed) % 2], n,
-					      SM_PRIVATE));
+		account_wake(&w->acc, sm_wake(&h->word[rnd(&seed) % 2], n, SM_PRIVATE));
 		if (rnd(&seed) % 16 == 0)
 			sched_yield();
 	}
@@ -619,10 +608,8 @@ static void *herd_mover(void *p)
 		from = rnd(&seed) % 2;
 		wake = rnd(&seed) % 4 == 0;
 		/* Returns how many were woken and moved: take those woken off. */
-		ret = sm_syscall6(__NR_futex, (long)&h->word[from],
-				  FUTEX_REQUEUE | SM_PRIVATE, wake,
-				  wake ? 0 : 1 + rnd(&seed) % 4,
-				  (long)&h->word[!from], 0);
+		ret = sm_sys(__NR_futex, &h->word[from], FUTEX_REQUEUE | SM_PRIVATE, wake,
+			     wake ? 0 : 1 + rnd(&seed) % 4, &h->word[!from]);
 		if (wake || ret < 0)
 			account_wake(&w->acc, ret);
 		sched_yield();
@@ -662,8 +649,7 @@ static void run_herd(struct __test_metadata *_metadata, struct sm_env *env,
 	for (i = 0; i < h->nr; i++) {
 		h->waiter[i].h = h;
 		h->waiter[i].nr = i;
-		ASSERT_EQ(0, sm_thread(&h->waiter[i].thread, herd_waiter,
-				       &h->waiter[i]));
+		ASSERT_EQ(0, sm_thread(&h->waiter[i].thread, herd_waiter, &h->waiter[i]));
 	}
 	for (i = 0; i < 4; i++) {
 		helper[i].h = h;
@@ -674,13 +660,11 @@ static void run_herd(struct __test_metadata *_metadata, struct sm_env *env,
 	ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_waker, &helper[n]));
 	n++;
 	if (h->requeue) {
-		ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_mover,
-				       &helper[n]));
+		ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_mover, &helper[n]));
 		n++;
 	}
 	if (h->signals) {
-		ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_signaller,
-				       &helper[n]));
+		ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_signaller, &helper[n]));
 		n++;
 	}
 	while ((done = sm_load(&h->nr_done)) < h->nr) {
@@ -814,8 +798,8 @@ static void *vec_waiter(void *p)
 	while (!sm_load(&v->stop) && !v->bad) {
 		to = rnd(&seed) % 4;
 		ts = sm_ts(sm_now_ns() + rnd(&seed) % 500000);
-		ret = sm_syscall6(__NR_futex_waitv, (long)v->wv, VEC, 0,
-				  to ? (long)&ts : 0, CLOCK_MONOTONIC, 0);
+		ret = sm_sys(__NR_futex_waitv, v->wv, VEC, 0, to ? &ts : NULL,
+			     CLOCK_MONOTONIC);
 		if (ret >= 0) {
 			v->last = ret;
 			sm_add(&v->got, 1);
@@ -1020,8 +1004,7 @@ TEST_F_TIMEOUT(race, noswitch, 90)
 	do {
 		memset(acc, 0, sizeof(acc));
 		for (i = 0; i < 4; i++)
-			ASSERT_EQ(0, sm_thread(&t[i], instant_timeouts,
-					       &acc[i]));
+			ASSERT_EQ(0, sm_thread(&t[i], instant_timeouts, &acc[i]));
 		for (i = 0; i < 4; i++) {
 			pthread_join(t[i], NULL);
 			EXPECT_EQ(200, acc[i].timeout);
@@ -1070,8 +1053,7 @@ static void *keeps_waiter(void *p)
 		while (sm_now_ns() < until)
 			;
 		/* ... and then a short sleep. */
-		if (sm_wait_ns(&f, 0, SM_PRIVATE, rnd(&seed) % 60000) !=
-		    -ETIMEDOUT)
+		if (sm_wait_ns(&f, 0, SM_PRIVATE, rnd(&seed) % 60000) != -ETIMEDOUT)
 			sm_add(&k->bad, 1);
 		sm_add(&k->waits, 1);
 	}
@@ -1128,8 +1110,7 @@ TEST_F_TIMEOUT(race, keeps, 90)
 		do {
 			sm_sleep_ms(50);
 			ASSERT_EQ(0, sm_stats_read(&st));
-		} while (st.keeps - self->env.base.keeps < 3 &&
-			 sm_now_ns() < end);
+		} while (st.keeps - self->env.base.keeps < 3 && sm_now_ns() < end);
 	} else {
 		sm_sleep_ms(300);
 	}
@@ -1164,8 +1145,7 @@ TEST_F_TIMEOUT(race, kill, 90)
 	pid_t pid;
 
 	for (i = 0; i < n; i++) {
-		pid = sm_fork();
-		ASSERT_GE(pid, 0);
+		pid = SM_FORK();
 		if (!pid) {
 			side = calloc(8, sizeof(*side));
 			for (j = 0; j < 8; j++) {
@@ -1233,8 +1213,4 @@ TEST_F_TIMEOUT(race, thread_churn, 90)
 	EXPECT_TRUE(sm_wait_none_parked(&self->env));
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

@@ -4,7 +4,7 @@
  * prctl(PR_STACKMUX_RETRY) a wake-up sends them to an address of their choice;
  * whatever else ends a wait, and any wait on the stack, does not.
  */
-#include "calls.h"
+#include "scenario.h"
 #include <stddef.h>
 #include <sys/personality.h>
 #include <sys/ptrace.h>
@@ -93,8 +93,8 @@ static void make_call(struct call *c)
 	c->registered = c->range ? set_range(c->range, sizeof(*c->range)) : 0;
 	sm_store(&c->tid, sm_gettid());
 	if (c->outside)
-		c->ret = sm_syscall6(c->nr, c->arg[0], c->arg[1], c->arg[2],
-				     c->arg[3], c->arg[4], c->arg[5]);
+		c->ret = sm_sys(c->nr, c->arg[0], c->arg[1], c->arg[2], c->arg[3],
+				c->arg[4], c->arg[5]);
 	else
 		call_in_range(c);
 	sm_store(&c->done, 1);
@@ -124,17 +124,7 @@ FIXTURE(retry) {
 	uint32_t *futex;
 };
 
-FIXTURE_VARIANT(retry) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(retry, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(retry, parked) {
-	.parked = true,
-};
+SM_VARIANTS(retry);
 
 FIXTURE_SETUP(retry)
 {
@@ -290,7 +280,8 @@ TEST_F(retry, futex)
 		}
 		c->range = &self->range;
 		ASSERT_TRUE(call_start(&self->env, c));
-		EXPECT_EQ(1, sm_wake(self->futex, 1, form[i / 2].op & FUTEX_PRIVATE_FLAG));
+		EXPECT_EQ(1,
+			  sm_wake(self->futex, 1, form[i / 2].op & FUTEX_PRIVATE_FLAG));
 		ASSERT_TRUE(call_join(c));
 		EXPECT_WOKEN(0, c);
 	}
@@ -314,7 +305,8 @@ TEST_F(retry, poll)
 		for (int k = 0; k < 3; k++)
 			pfd[k] = (struct pollfd){ ch[k].rd, POLLIN, 0x5a };
 		if (form)
-			call_set(c, __NR_ppoll, (long)pfd, nfds, (long)&ts, (long)&mask, 8);
+			call_set(c, __NR_ppoll, (long)pfd, nfds, (long)&ts, (long)&mask,
+				 8);
 		else
 			call_set(c, __NR_poll, (long)pfd, nfds, 1000000, 0, 0);
 		c->range = &self->range;
@@ -513,8 +505,7 @@ TEST_F(retry, killed)
 		call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
 		c->range = &self->range;
 		sm_rebase(&self->env);
-		pid = sm_fork();
-		ASSERT_GE(pid, 0);
+		pid = SM_FORK();
 		if (!pid) {
 			make_call(c);
 			_exit(0);
@@ -537,7 +528,8 @@ TEST_F(retry, bad_address)
 {
 	char *data = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	const void *const bad[] = { NULL, data, data + 4096, (void *)((1L << 47) - 8192) };
+	const void *const bad[] = { NULL, data, data + 4096,
+				   (void *)((1L << 47) - 8192) };
 	struct call *c = self->c;
 	struct range r;
 	int i, status;
@@ -550,8 +542,7 @@ TEST_F(retry, bad_address)
 		call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
 		c->range = &r;
 		sm_rebase(&self->env);
-		pid = sm_fork();
-		ASSERT_GE(pid, 0);
+		pid = SM_FORK();
 		if (!pid) {
 			make_call(c);
 			_exit(17);
@@ -581,8 +572,7 @@ TEST_F(retry, fork)
 	ASSERT_EQ(0, set_range(&self->range, sizeof(self->range)));
 	call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
 	sm_rebase(&self->env);
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		make_call(c);
 		_exit(0);
@@ -633,11 +623,9 @@ static int exec_child(char **argv)
 
 TEST_F(retry, exec)
 {
-	int status;
 	pid_t pid;
 
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		if (self->env.parked && sm_enable(PR_STACKMUX_F_EXEC))
 			_exit(1);
@@ -645,8 +633,7 @@ TEST_F(retry, exec)
 		execl("/proc/self/exe", "retry", "--exec-child", "first", NULL);
 		_exit(8);
 	}
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 }
 
 /* A tracer that comes while it is parked sees an ordinary call. */
@@ -660,8 +647,7 @@ TEST_F(retry, traced)
 	call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
 	c->range = &self->range;
 	sm_rebase(&self->env);
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		make_call(c);
 		_exit(0);
@@ -699,7 +685,8 @@ static void wait_for(struct turns *t, struct call *c, uint32_t *f, uint32_t want
 	uint32_t val;
 
 	while ((val = sm_load(f)) != want) {
-		call_set(c, __NR_futex, (long)f, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, val, 0, 0);
+		call_set(c, __NR_futex, (long)f, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, val, 0,
+			 0);
 		c->ret = NO_WHY;
 		c->why = NO_WHY;
 		call_in_range(c);

@@ -3,7 +3,7 @@
  * Writes and sends that wait for room, in a process that parks and in one that
  * does not: each byte arrives, once and in order.
  */
-#include "calls.h"
+#include "scenario.h"
 #include <net/if.h>
 #include <sys/ioctl.h>
 
@@ -23,17 +23,7 @@ FIXTURE(room) {
 	unsigned char *big;
 };
 
-FIXTURE_VARIANT(room) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(room, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(room, parked) {
-	.parked = true,
-};
+SM_VARIANTS(room);
 
 FIXTURE_SETUP(room)
 {
@@ -125,8 +115,7 @@ do {									\
 
 static void set_write(FIXTURE_DATA(room) *self, int i)
 {
-	sm_waiter_set(&self->w[i], __NR_write, self->c.wr, (long)&self->val,
-		      sizeof(self->val), 0, 0, 0);
+	sm_call(&self->w[i], __NR_write, self->c.wr, &self->val, sizeof(self->val));
 }
 
 /* -------------------------------------------------------------- scenarios */
@@ -162,14 +151,14 @@ TEST_F(room, forms)
 				continue;
 			ROOM_OPEN(room_kinds[i]);
 			if (form == 0)
-				sm_waiter_set(&self->w[0], __NR_writev, self->c.wr,
-					      (long)self->iov, 2, 0, 0, 0);
+				sm_call(&self->w[0], __NR_writev, self->c.wr, self->iov,
+					2);
 			else if (form == 1)
-				sm_waiter_set(&self->w[0], __NR_sendto, self->c.wr,
-					      (long)&self->val, 8, 0, 0, 0);
+				sm_call(&self->w[0], __NR_sendto, self->c.wr, &self->val,
+					8);
 			else
-				sm_waiter_set(&self->w[0], __NR_sendmsg, self->c.wr,
-					      (long)&self->msg, 0, 0, 0, 0);
+				sm_call(&self->w[0], __NR_sendmsg, self->c.wr,
+					&self->msg);
 			ASSERT_TRUE(sm_start(&self->env, &self->w[0])) {
 				TH_LOG("%s, form %d", sm_kind_names[room_kinds[i]], form);
 			}
@@ -192,8 +181,7 @@ TEST_F(room, big)
 		self->big[n] = n % 251;
 	for_each_kind(i) {
 		ROOM_OPEN(room_kinds[i]);
-		sm_waiter_set(&self->w[0], __NR_write, self->c.wr, (long)self->big, BIG,
-			      0, 0, 0);
+		sm_call(&self->w[0], __NR_write, self->c.wr, self->big, BIG);
 		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
 		ASSERT_TRUE(drain(self, self->filled));
 		for (n = 0; n < BIG; n += got) {
@@ -269,7 +257,7 @@ TEST_F(room, signals)
 			sm_handle(SIGUSR1, restart ? SA_RESTART : 0);
 			set_write(self, 0);
 			ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-			ASSERT_EQ(0, sm_tgkill(getpid(), self->w[0].tid, SIGUSR1));
+			ASSERT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
 			ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
 			if (!restart) {
 				SM_JOIN(&self->w[0], -EINTR);
@@ -318,8 +306,7 @@ TEST_F(room, pipe_writers)
 		ASSERT_TRUE(drain(self, 4096));
 		ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NW) > i));
 	}
-	for (i = 0; i < NW; i++)
-		SM_JOIN(&self->w[i], 8);
+	SM_JOIN_ALL(self->w, NW, 8);
 	ASSERT_TRUE(drain(self, self->filled - NW * 4096));
 	for (i = 0; i < NW; i++)
 		EXPECT_TRUE(take_val(self));
@@ -401,8 +388,4 @@ TEST_F_TIMEOUT(room, account, 120)
 	}
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

@@ -4,7 +4,7 @@
  * in one that does not: which signals end them, the masks while they wait and
  * afterwards, and that each queued signal is taken exactly once.
  */
-#include "calls.h"
+#include "scenario.h"
 #include "child.h"
 
 #define HOUR	(3600 * SM_SEC)
@@ -19,26 +19,7 @@ FIXTURE(signal) {
 	struct sm_waiter w[NW];
 };
 
-FIXTURE_VARIANT(signal) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(signal, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(signal, parked) {
-	.parked = true,
-};
-
-FIXTURE_SETUP(signal)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-}
-
-FIXTURE_TEARDOWN(signal)
-{
-}
+SM_FIXTURE(signal);
 
 static const int sa_flags[] = { 0, SA_RESTART };
 
@@ -74,13 +55,12 @@ static void with_masks(struct sm_waiter *w, struct masks *m)
 static void suspend_set(struct sm_waiter *w, struct masks *m)
 {
 	with_masks(w, m);
-	sm_waiter_set(w, __NR_rt_sigsuspend, (long)&m->wait, SETSIZE,
-		      0, 0, 0, 0);
+	sm_call(w, __NR_rt_sigsuspend, &m->wait, SETSIZE);
 }
 
 static void pause_set(struct sm_waiter *w)
 {
-	sm_waiter_set(w, __NR_pause, 0, 0, 0, 0, 0, 0);
+	sm_call(w, __NR_pause);
 }
 
 /* Wait for the signals in m->wait, forever if @ns is negative. */
@@ -89,17 +69,15 @@ static void timedwait_set(struct sm_waiter *w, struct masks *m, int64_t ns)
 	with_masks(w, m);
 	m->ts = sm_ts(ns);
 	memset(&m->info, 0x55, sizeof(m->info));
-	sm_waiter_set(w, __NR_rt_sigtimedwait, (long)&m->wait,
-		      (long)&m->info, ns < 0 ? 0 : (long)&m->ts, SETSIZE,
-		      0, 0);
+	sm_call(w, __NR_rt_sigtimedwait, &m->wait, &m->info, ns < 0 ? NULL : &m->ts,
+		SETSIZE);
 }
 
 static long timedwait_now(uint64_t set, siginfo_t *info, int64_t ns)
 {
 	struct timespec ts = sm_ts(ns);
 
-	return sm_syscall6(__NR_rt_sigtimedwait, (long)&set, (long)info,
-			   ns < 0 ? 0 : (long)&ts, SETSIZE, 0, 0);
+	return sm_sys(__NR_rt_sigtimedwait, &set, info, ns < 0 ? NULL : &ts, SETSIZE);
 }
 
 /* A signal with a value, to a thread or to a process. */
@@ -114,10 +92,8 @@ static long queue_to(pid_t pid, pid_t tid, int sig, long val)
 	info.si_uid = getuid();
 	info.si_value.sival_ptr = (void *)val;
 	if (tid)
-		return sm_syscall6(__NR_rt_tgsigqueueinfo, pid, tid, sig,
-				   (long)&info, 0, 0);
-	return sm_syscall6(__NR_rt_sigqueueinfo, pid, sig, (long)&info, 0, 0,
-			   0);
+		return sm_sys(__NR_rt_tgsigqueueinfo, pid, tid, sig, &info);
+	return sm_sys(__NR_rt_sigqueueinfo, pid, sig, &info);
 }
 
 /* Signals that are pending to a thread (SigPnd) or its process (ShdPnd). */
@@ -151,8 +127,7 @@ TEST_F(signal, pause_handler)
 		sm_handle(SIGUSR1, sa_flags[i]);
 		pause_set(w);
 		ASSERT_TRUE(sm_start(&self->env, w));
-		EXPECT_EQ(0, sm_tgkill(getpid(), w->tid, SIGUSR1));
-		SM_JOIN(w, -EINTR);
+		SM_EXPECT_INTERRUPTED(w, SIGUSR1);
 		EXPECT_EQ(1, sm_handled);
 	}
 	SM_EXPECT_NONE_PARKED(&self->env);
@@ -169,16 +144,15 @@ TEST_F(signal, pause_ignored)
 	pause_set(w);
 	ASSERT_TRUE(sm_start(&self->env, w));
 	for (i = 0; i < 3; i++) {
-		sm_tgkill(getpid(), w->tid, SIGUSR2);
-		sm_tgkill(getpid(), w->tid, SIGCHLD);
-		sm_tgkill(getpid(), w->tid, SIGURG);
-		sm_tgkill(getpid(), w->tid, SIGCONT);
+		sm_signal(w, SIGUSR2);
+		sm_signal(w, SIGCHLD);
+		sm_signal(w, SIGURG);
+		sm_signal(w, SIGCONT);
 		kill(getpid(), SIGWINCH);
-		sm_tgkill(getpid(), w->tid, 0);
+		sm_signal(w, 0);
 		EXPECT_STILL_ASLEEP(&self->env, w);
 	}
-	sm_tgkill(getpid(), w->tid, SIGUSR1);
-	SM_JOIN(w, -EINTR);
+	SM_EXPECT_INTERRUPTED(w, SIGUSR1);
 	EXPECT_EQ(1, sm_handled);
 }
 
@@ -193,12 +167,11 @@ TEST_F(signal, pause_blocked)
 	with_masks(w, &m);
 	pause_set(w);
 	ASSERT_TRUE(sm_start(&self->env, w));
-	sm_tgkill(getpid(), w->tid, SIGUSR1);
+	sm_signal(w, SIGUSR1);
 	EXPECT_STILL_ASLEEP(&self->env, w);
 	EXPECT_EQ(0, sm_handled);
 	EXPECT_EQ(sm_bit(SIGUSR1), pending_of(w->tid, "SigPnd:"));
-	sm_tgkill(getpid(), w->tid, SIGUSR2);
-	SM_JOIN(w, -EINTR);
+	SM_EXPECT_INTERRUPTED(w, SIGUSR2);
 	EXPECT_EQ(1, sm_handled);
 	EXPECT_EQ(m.before, m.after);
 }
@@ -224,8 +197,7 @@ TEST_F(signal, pause_process_signal)
 		EXPECT_EQ(n, sm_nr_done(self->w, NW));
 		EXPECT_EQ(n, sm_handled);
 	}
-	for (i = 0; i < NW; i++)
-		SM_JOIN(&self->w[i], -EINTR);
+	SM_JOIN_ALL(self->w, NW, -EINTR);
 }
 
 /* -------------------------------------------------------------- sigsuspend */
@@ -264,8 +236,7 @@ TEST_F(signal, suspend_mask)
 		.wait = sm_bit(SIGUSR2) | sm_bit(SIGTERM) | sm_bit(RT(2)) |
 			sm_bit(SIGKILL) | sm_bit(SIGSTOP),
 	};
-	const uint64_t in_force = m.wait & ~(sm_bit(SIGKILL) |
-					     sm_bit(SIGSTOP));
+	const uint64_t in_force = m.wait & ~(sm_bit(SIGKILL) | sm_bit(SIGSTOP));
 	struct sm_waiter *w = self->w;
 	int i;
 
@@ -276,12 +247,11 @@ TEST_F(signal, suspend_mask)
 		ASSERT_TRUE(sm_start(&self->env, w));
 		EXPECT_EQ(in_force, sm_mask_of(getpid(), w->tid));
 
-		sm_tgkill(getpid(), w->tid, SIGUSR2);
+		sm_signal(w, SIGUSR2);
 		EXPECT_STILL_ASLEEP(&self->env, w);
 		EXPECT_EQ(0, nr_order);
 
-		sm_tgkill(getpid(), w->tid, SIGUSR1);
-		SM_JOIN(w, -EINTR);
+		SM_EXPECT_INTERRUPTED(w, SIGUSR1);
 		EXPECT_EQ(2, nr_order);
 		EXPECT_EQ(SIGUSR1, order[0]);
 		EXPECT_EQ(in_force | sm_bit(SIGUSR1), order_mask[0]);
@@ -346,8 +316,7 @@ static int inner_entered;
 static void suspending_handler(int sig)
 {
 	sm_store(&inner_entered, 1);
-	inner_ret = sm_syscall6(__NR_rt_sigsuspend, (long)&inner_wait, SETSIZE,
-				0, 0, 0, 0);
+	inner_ret = sm_sys(__NR_rt_sigsuspend, &inner_wait, SETSIZE);
 	inner_after = sm_mask_now();
 }
 
@@ -367,13 +336,12 @@ TEST_F(signal, suspend_nested)
 	ASSERT_TRUE(sm_start(&self->env, w));
 	sm_rebase(&self->env);
 	self->env.base.parked -= self->env.parked;
-	sm_tgkill(getpid(), w->tid, SIGUSR1);
+	sm_signal(w, SIGUSR1);
 	ASSERT_TRUE(sm_wait_until(sm_load(&inner_entered)));
 	ASSERT_TRUE(sm_asleep(&self->env, w, 1));
 	EXPECT_EQ(inner_wait, sm_mask_of(getpid(), w->tid));
 	EXPECT_EQ(0, sm_handled);
-	sm_tgkill(getpid(), w->tid, SIGUSR2);
-	SM_JOIN(w, -EINTR);
+	SM_EXPECT_INTERRUPTED(w, SIGUSR2);
 	EXPECT_EQ(-EINTR, inner_ret);
 	EXPECT_EQ(1, sm_handled);
 	EXPECT_EQ(inner_wait | sm_bit(SIGUSR2), sm_mask_in_handler);
@@ -391,13 +359,12 @@ TEST_F(signal, suspend_ignored)
 	sm_handle(SIGUSR1, 0);
 	suspend_set(w, &m);
 	ASSERT_TRUE(sm_start(&self->env, w));
-	sm_tgkill(getpid(), w->tid, SIGUSR2);
-	sm_tgkill(getpid(), w->tid, SIGCHLD);
-	sm_tgkill(getpid(), w->tid, SIGCONT);
+	sm_signal(w, SIGUSR2);
+	sm_signal(w, SIGCHLD);
+	sm_signal(w, SIGCONT);
 	EXPECT_STILL_ASLEEP(&self->env, w);
 	EXPECT_EQ(0, sm_mask_of(getpid(), w->tid));
-	sm_tgkill(getpid(), w->tid, SIGUSR1);
-	SM_JOIN(w, -EINTR);
+	SM_EXPECT_INTERRUPTED(w, SIGUSR1);
 	EXPECT_EQ(m.before, m.after);
 }
 
@@ -405,12 +372,9 @@ TEST_F(signal, suspend_errors)
 {
 	uint64_t set = 0, before = sm_mask_now();
 
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_rt_sigsuspend, (long)&set, 4,
-				       0, 0, 0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_rt_sigsuspend, (long)&set, 16,
-				       0, 0, 0, 0));
-	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_rt_sigsuspend, 0, SETSIZE,
-				       0, 0, 0, 0));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_rt_sigsuspend, &set, 4));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_rt_sigsuspend, &set, 16));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_rt_sigsuspend, 0, SETSIZE));
 	EXPECT_EQ(before, sm_mask_now());
 }
 
@@ -452,8 +416,7 @@ TEST_F(signal, timedwait_takes)
 			timed = (how + i) % 2;
 			timedwait_set(w, &m, timed ? HOUR : -1);
 			ASSERT_TRUE(sm_start(&self->env, w));
-			EXPECT_EQ(sm_bit(SIGHUP),
-				  sm_mask_of(getpid(), w->tid));
+			EXPECT_EQ(sm_bit(SIGHUP), sm_mask_of(getpid(), w->tid));
 			val = 0x123456789abcdef0 + i;
 			ASSERT_EQ(0, send_by(how, w->tid, sigs[i], val));
 			SM_JOIN(w, sigs[i]);
@@ -485,7 +448,7 @@ TEST_F(signal, timedwait_info_pointer)
 	timedwait_set(w, &m, HOUR);
 	w->arg[1] = 0;
 	ASSERT_TRUE(sm_start(&self->env, w));
-	sm_tgkill(getpid(), w->tid, SIGUSR1);
+	sm_signal(w, SIGUSR1);
 	SM_JOIN(w, SIGUSR1);
 
 	timedwait_set(w, &m, -1);
@@ -512,8 +475,7 @@ TEST_F(signal, timedwait_from_child)
 	sm_mask_set(m.before);
 	timedwait_set(w, &m, -1);
 	ASSERT_TRUE(sm_start(&self->env, w));
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		queue_to(getppid(), 0, RT(0), 77);
 		sm_disable();
@@ -574,15 +536,11 @@ TEST_F(signal, timedwait_errors)
 	sm_mask_set(AWAITED);
 	before = sm_mask_now();
 	for (i = 0; i < ARRAY_SIZE(bad); i++)
-		EXPECT_EQ(-EINVAL, sm_syscall6(__NR_rt_sigtimedwait,
-					       (long)&set, 0, (long)&bad[i],
-					       SETSIZE, 0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_rt_sigtimedwait, (long)&set, 0, 0,
-				       4, 0, 0));
-	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_rt_sigtimedwait, 0, 0, 0, SETSIZE,
-				       0, 0));
-	EXPECT_EQ(-EFAULT, sm_syscall6(__NR_rt_sigtimedwait, (long)&set, 0,
-				       -4096, SETSIZE, 0, 0));
+		EXPECT_EQ(-EINVAL,
+			  sm_sys(__NR_rt_sigtimedwait, &set, 0, &bad[i], SETSIZE));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_rt_sigtimedwait, &set, 0, 0, 4));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_rt_sigtimedwait, 0, 0, 0, SETSIZE));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_rt_sigtimedwait, &set, 0, -4096, SETSIZE));
 	EXPECT_EQ(before, sm_mask_now());
 }
 
@@ -600,13 +558,12 @@ TEST_F(signal, timedwait_interrupted)
 		timedwait_set(w, &m, i / 2 ? HOUR : -1);
 		ASSERT_TRUE(sm_start(&self->env, w));
 		/* These have no handler. */
-		sm_tgkill(getpid(), w->tid, SIGUSR2);
-		sm_tgkill(getpid(), w->tid, SIGCHLD);
-		sm_tgkill(getpid(), w->tid, SIGHUP);
+		sm_signal(w, SIGUSR2);
+		sm_signal(w, SIGCHLD);
+		sm_signal(w, SIGHUP);
 		EXPECT_STILL_ASLEEP(&self->env, w);
 
-		sm_tgkill(getpid(), w->tid, SIGALRM);
-		SM_JOIN(w, -EINTR);
+		SM_EXPECT_INTERRUPTED(w, SIGALRM);
 		EXPECT_EQ(1, sm_handled);
 		EXPECT_EQ(m.before | sm_bit(SIGALRM), sm_mask_in_handler);
 		EXPECT_EQ(m.before, sm_mask_to_restore);
@@ -624,7 +581,7 @@ TEST_F(signal, timedwait_handled)
 	sm_handle(SIGUSR1, 0);
 	timedwait_set(w, &m, HOUR);
 	ASSERT_TRUE(sm_start(&self->env, w));
-	sm_tgkill(getpid(), w->tid, SIGUSR1);
+	sm_signal(w, SIGUSR1);
 	SM_JOIN(w, SIGUSR1);
 	EXPECT_EQ(0, sm_handled);
 	EXPECT_EQ(0, m.after);
@@ -640,7 +597,7 @@ TEST_F(signal, timedwait_ignored)
 	signal(SIGUSR1, SIG_IGN);
 	timedwait_set(w, &m, HOUR);
 	ASSERT_TRUE(sm_start(&self->env, w));
-	sm_tgkill(getpid(), w->tid, SIGUSR1);
+	sm_signal(w, SIGUSR1);
 	SM_JOIN(w, SIGUSR1);
 }
 
@@ -656,8 +613,7 @@ static void *patient_fn(void *arg)
 	set_mask(w);
 	sm_store(&w->entered, 1);
 	do {
-		w->ret = sm_syscall6(w->nr, w->arg[0], w->arg[1], w->arg[2],
-				     w->arg[3], 0, 0);
+		w->ret = sm_sys(w->nr, w->arg[0], w->arg[1], w->arg[2], w->arg[3]);
 	} while (w->ret == -EINTR);
 	note_mask(w);
 	sm_store(&w->done, 1);
@@ -675,8 +631,7 @@ TEST_F(signal, one_of_many)
 	for (i = 0; i < NW; i++) {
 		m[i] = (struct masks){ .before = AWAITED, .wait = AWAITED };
 		timedwait_set(&self->w[i], &m[i], i % 2 ? HOUR : -1);
-		ASSERT_EQ(0, sm_thread(&self->w[i].thread, patient_fn,
-				       &self->w[i]));
+		ASSERT_EQ(0, sm_thread(&self->w[i].thread, patient_fn, &self->w[i]));
 	}
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
 	for (n = 1; n <= NW; n++) {
@@ -712,8 +667,7 @@ TEST_F(signal, chosen_one)
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
 	for (i = 0; i < NW; i++) {
 		k = (i * 5 + 3) % NW;
-		ASSERT_EQ(0, i % 2 ? sm_tgkill(getpid(), self->w[k].tid,
-					       SIGUSR1) :
+		ASSERT_EQ(0, i % 2 ? sm_signal(&self->w[k], SIGUSR1) :
 			  queue_to(getpid(), self->w[k].tid, RT(1), k));
 		ASSERT_TRUE(sm_waiter_done(&self->w[k]));
 		sm_settle();
@@ -923,8 +877,7 @@ static void *sender_fn(void *arg)
 		do {
 			tid = sm_rnd(&seed) % 3 ? 0 :
 				b->taker[sm_rnd(&seed) % NTAKERS].tid;
-			ret = queue_to(getpid(), tid,
-				       RT(0) + sm_rnd(&seed) % 4, val);
+			ret = queue_to(getpid(), tid, RT(0) + sm_rnd(&seed) % 4, val);
 			if (ret == -EAGAIN)
 				sched_yield();
 		} while (ret == -EAGAIN && !sm_load(&b->bad));
@@ -956,8 +909,7 @@ TEST_F_TIMEOUT(signal, race_queue, 120)
 	for (i = 0; i < NTAKERS; i++) {
 		b->taker[i].b = b;
 		b->taker[i].seed = 271828 + i;
-		ASSERT_EQ(0, sm_thread(&b->taker[i].thread, taker_fn,
-				       &b->taker[i]));
+		ASSERT_EQ(0, sm_thread(&b->taker[i].thread, taker_fn, &b->taker[i]));
 		ASSERT_TRUE(sm_wait_until(sm_load(&b->taker[i].tid)));
 	}
 	for (i = 0; i < NSENDERS; i++)
@@ -971,8 +923,7 @@ TEST_F_TIMEOUT(signal, race_queue, 120)
 		ASSERT_LT(sm_now_ns() - stuck, sm_patience_ns()) {
 			TH_LOG("taken %ld of %ld", last, b->total);
 		}
-		sm_tgkill(getpid(),
-			  b->taker[sm_rnd(&seed) % NTAKERS].tid, NOISE);
+		sm_tgkill(getpid(), b->taker[sm_rnd(&seed) % NTAKERS].tid, NOISE);
 		sm_sleep_ns(sm_rnd(&seed) % 1000000);
 	}
 	for (i = 0; i < NSENDERS; i++)
@@ -1030,13 +981,11 @@ static void *side_fn(void *arg)
 		sm_tgkill(getpid(), s->peer->tid, SIGUSR1);
 	while (sm_load(&s->done_rounds) < s->rounds) {
 		if (s->how) {
-			ret = timedwait_now(block, NULL, s->how == 1 ? -1 :
-					    HOUR);
+			ret = timedwait_now(block, NULL, s->how == 1 ? -1 : HOUR);
 			if (ret != SIGUSR1)
 				s->bad = ret;
 		} else {
-			ret = sm_syscall6(__NR_rt_sigsuspend, (long)&none,
-					  SETSIZE, 0, 0, 0, 0);
+			ret = sm_sys(__NR_rt_sigsuspend, &none, SETSIZE);
 			if (ret != -EINTR || sm_load(&my_signals) != ++got ||
 			    sm_mask_now() != block)
 				s->bad = ret ? ret : -EBADMSG;
@@ -1136,8 +1085,4 @@ TEST_F_TIMEOUT(signal, race_timeout, 60)
 	SM_EXPECT_PARKS(&self->env, 20);
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

@@ -4,7 +4,7 @@
  * does not: never early, what remains when a signal comes, how a sleep goes on
  * after a stop.
  */
-#include "calls.h"
+#include "scenario.h"
 #include "child.h"
 
 #ifndef CLOCK_TAI
@@ -23,17 +23,7 @@ FIXTURE(sleep) {
 	int64_t clock_set;	/* by how much the real-time clock was moved */
 };
 
-FIXTURE_VARIANT(sleep) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(sleep, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(sleep, parked) {
-	.parked = true,
-};
+SM_VARIANTS(sleep);
 
 FIXTURE_SETUP(sleep)
 {
@@ -103,12 +93,10 @@ static void nap_set(struct nap *n, const struct form *f, int64_t ns)
 static void nap_waiter(struct nap *n, struct sm_waiter *w)
 {
 	if (n->form->nanosleep)
-		sm_waiter_set(w, __NR_nanosleep, (long)&n->req, (long)&n->rem,
-			      0, 0, 0, 0);
+		sm_call(w, __NR_nanosleep, &n->req, &n->rem);
 	else
-		sm_waiter_set(w, __NR_clock_nanosleep, n->form->clock,
-			      n->form->absolute ? TIMER_ABSTIME : 0,
-			      (long)&n->req, (long)&n->rem, 0, 0);
+		sm_call(w, __NR_clock_nanosleep, n->form->clock, n->form->absolute ?
+			TIMER_ABSTIME : 0, &n->req, &n->rem);
 	w->data = n;
 }
 
@@ -136,8 +124,7 @@ static bool early(const struct nap *n, const struct sm_waiter *w)
 
 static long raw_sleep(clockid_t clock, int flags, const void *req, void *rem)
 {
-	return sm_syscall6(__NR_clock_nanosleep, clock, flags, (long)req,
-			   (long)rem, 0, 0);
+	return sm_sys(__NR_clock_nanosleep, clock, flags, req, rem);
 }
 
 TEST_F(sleep, never_early)
@@ -219,8 +206,7 @@ TEST_F(sleep, errors)
 			nap_set(&n, &forms[f], SM_MSEC);
 			nap_waiter(&n, &w);
 			w.arg[rem_arg(&forms[f]) - 1] =
-				(long)(i == 0 ? NULL : i == 1 ? none :
-				       (void *)-4096L);
+				(long)(i == 0 ? NULL : i == 1 ? none : (void *)-4096L);
 			sm_waiter_fn(&w);
 			EXPECT_EQ(-EFAULT, w.ret);
 		}
@@ -259,8 +245,7 @@ TEST_F(sleep, far_future)
 						SM_SEC;
 			nap_waiter(&n, &w);
 			ASSERT_TRUE(sm_start(&self->env, &w));
-			sm_tgkill(getpid(), w.tid, SIGUSR1);
-			SM_JOIN(&w, -EINTR);
+			SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
 		}
 	}
 }
@@ -286,8 +271,7 @@ TEST_F(sleep, interrupted)
 			asleep = sm_now_ns();
 			sm_sleep_ms(20);
 			sent = sm_now_ns();
-			sm_tgkill(getpid(), w.tid, SIGUSR1);
-			SM_JOIN(&w, -EINTR);
+			SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
 			EXPECT_EQ(1, sm_handled);
 			if (forms[f].absolute) {
 				EXPECT_TRUE(same(&n.rem, &untouched));
@@ -323,14 +307,13 @@ TEST_F(sleep, interrupted_rem_pointer)
 		nap_waiter(&n, &w);
 		w.arg[rem_arg(form)] = 0;
 		ASSERT_TRUE(sm_start(&self->env, &w));
-		sm_tgkill(getpid(), w.tid, SIGUSR1);
-		SM_JOIN(&w, -EINTR);
+		SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
 
 		nap_set(&n, form, HOUR);
 		nap_waiter(&n, &w);
 		w.arg[rem_arg(form)] = (long)none;
 		ASSERT_TRUE(sm_start(&self->env, &w));
-		sm_tgkill(getpid(), w.tid, SIGUSR1);
+		sm_signal(&w, SIGUSR1);
 		SM_JOIN(&w, form->absolute ? -EINTR : -EFAULT);
 
 		/* Both the same place, as in a loop that sleeps on. */
@@ -338,8 +321,7 @@ TEST_F(sleep, interrupted_rem_pointer)
 		nap_waiter(&n, &w);
 		w.arg[rem_arg(form)] = (long)&n.req;
 		ASSERT_TRUE(sm_start(&self->env, &w));
-		sm_tgkill(getpid(), w.tid, SIGUSR1);
-		SM_JOIN(&w, -EINTR);
+		SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
 		if (form->absolute) {
 			EXPECT_EQ(n.until, ts_ns(&n.req));
 		} else {
@@ -367,18 +349,17 @@ TEST_F(sleep, ignored_signals)
 	}
 	ASSERT_TRUE(sm_asleep(&self->env, w, NR_FORMS));
 	for (f = 0; f < NR_FORMS; f++) {
-		sm_tgkill(getpid(), w[f].tid, SIGUSR2);
-		sm_tgkill(getpid(), w[f].tid, SIGCHLD);
-		sm_tgkill(getpid(), w[f].tid, SIGWINCH);
-		sm_tgkill(getpid(), w[f].tid, SIGCONT);
+		sm_signal(&w[f], SIGUSR2);
+		sm_signal(&w[f], SIGCHLD);
+		sm_signal(&w[f], SIGWINCH);
+		sm_signal(&w[f], SIGCONT);
 	}
 	sm_settle();
 	EXPECT_EQ(0, sm_nr_done(w, NR_FORMS));
 	ASSERT_TRUE(sm_asleep(&self->env, w, NR_FORMS));
 	for (f = 0; f < NR_FORMS; f++) {
 		EXPECT_TRUE(same(&n[f].rem, &untouched));
-		sm_tgkill(getpid(), w[f].tid, SIGUSR1);
-		SM_JOIN(&w[f], -EINTR);
+		SM_EXPECT_INTERRUPTED(&w[f], SIGUSR1);
 	}
 }
 
@@ -455,8 +436,7 @@ TEST_F(sleep, stops_then_signal)
 			  sm_waiter_ns(&s->c.w[i])) {
 			TH_LOG("sleep %d", i);
 		}
-		EXPECT_LE(ts_ns(&s->n[i].rem),
-			  HOUR + slack - (sent - asleep)) {
+		EXPECT_LE(ts_ns(&s->n[i].rem), HOUR + slack - (sent - asleep)) {
 			TH_LOG("sleep %d", i);
 		}
 	}
@@ -482,8 +462,7 @@ TEST_F(sleep, stop_then_end)
 	for (i = 0; i < s->c.nr; i++) {
 		EXPECT_EQ(0, s->c.w[i].ret);
 		/* The deadlines of absolute ones are slightly older. */
-		EXPECT_GE(sm_waiter_ns(&s->c.w[i]),
-			  s->n[i].form->absolute ? ns / 4 : ns);
+		EXPECT_GE(sm_waiter_ns(&s->c.w[i]), s->n[i].form->absolute ? ns / 4 : ns);
 		EXPECT_LT(sm_waiter_ns(&s->c.w[i]), ns + sm_late_ns());
 	}
 	EXPECT_GE(stops, 1);
@@ -526,8 +505,7 @@ TEST_F(sleep, stop_writes_rem)
 	ASSERT_TRUE(sm_child_start(&self->env, &s->c));
 	ASSERT_TRUE(sm_child_stop(&s->c));
 	for (i = 0; i < s->c.nr; i++)
-		EXPECT_EQ(s->n[i].form->absolute,
-			  same(&s->n[i].rem, &untouched));
+		EXPECT_EQ(s->n[i].form->absolute, same(&s->n[i].rem, &untouched));
 	kill(s->c.pid, SIGKILL);
 	EXPECT_TRUE(WIFSIGNALED(sm_child_wait(&s->c)));
 
@@ -616,8 +594,7 @@ TEST_F(sleep, clock_set)
 	for (f = 0; f < NR_FORMS; f++) {
 		if (w[f].done)
 			continue;
-		sm_tgkill(getpid(), w[f].tid, SIGUSR1);
-		SM_JOIN(&w[f], -EINTR);
+		SM_EXPECT_INTERRUPTED(&w[f], SIGUSR1);
 		if (!forms[f].absolute)
 			EXPECT_LE(ts_ns(&n[f].rem), HOUR + SLACK);
 	}
@@ -647,11 +624,9 @@ TEST_F(sleep, timer_slack)
 		w.before = set_slack;
 		ASSERT_TRUE(sm_start(&self->env, &w));
 		w.before = NULL;
-		sm_tgkill(getpid(), w.tid, SIGUSR1);
-		SM_JOIN(&w, -EINTR);
+		SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
 		EXPECT_LE(ts_ns(&n.rem), HOUR + 1000 * SM_SEC);
-		EXPECT_GE(ts_ns(&n.rem), HOUR + 1000 * SM_SEC -
-			  sm_waiter_ns(&w));
+		EXPECT_GE(ts_ns(&n.rem), HOUR + 1000 * SM_SEC - sm_waiter_ns(&w));
 	}
 }
 
@@ -684,7 +659,7 @@ static int timens_child(void)
 	for (f = 0; f < NR_FORMS; f++) {
 		if (!sm_sleeps(&w[f]))
 			return 7;
-		sm_tgkill(getpid(), w[f].tid, SIGUSR1);
+		sm_signal(&w[f], SIGUSR1);
 		if (!sm_waiter_join(&w[f]))
 			return 8;
 		if (w[f].ret != -EINTR)
@@ -704,8 +679,7 @@ TEST_F(sleep, time_namespace)
 	int status;
 	pid_t pid;
 
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		if (unshare(CLONE_NEWTIME) ||
 		    sm_write_file("/proc/self/timens_offsets",
@@ -749,10 +723,8 @@ TEST_F(sleep, cpu_time)
 	for (abs = 0; abs < 2; abs++) {
 		until = sm_clock_ns(CLOCK_PROCESS_CPUTIME_ID) + ns;
 		req = sm_ts(abs ? until : ns);
-		sm_waiter_set(&w, __NR_clock_nanosleep,
-			      CLOCK_PROCESS_CPUTIME_ID,
-			      abs ? TIMER_ABSTIME : 0, (long)&req, (long)&rem,
-			      0, 0);
+		sm_call(&w, __NR_clock_nanosleep, CLOCK_PROCESS_CPUTIME_ID, abs ?
+			TIMER_ABSTIME : 0, &req, &rem);
 		ASSERT_EQ(0, sm_waiter_run(&w));
 		ASSERT_TRUE(sm_wait_until(sm_load(&w.entered)));
 		sm_store(&burn, 1);
@@ -767,12 +739,10 @@ TEST_F(sleep, cpu_time)
 
 	sm_handle(SIGUSR1, 0);
 	req = sm_ts(HOUR);
-	sm_waiter_set(&w, __NR_clock_nanosleep, CLOCK_PROCESS_CPUTIME_ID, 0,
-		      (long)&req, (long)&rem, 0, 0);
+	sm_call(&w, __NR_clock_nanosleep, CLOCK_PROCESS_CPUTIME_ID, 0, &req, &rem);
 	ASSERT_EQ(0, sm_waiter_run(&w));
 	ASSERT_TRUE(sm_sleeps(&w));
-	sm_tgkill(getpid(), w.tid, SIGUSR1);
-	SM_JOIN(&w, -EINTR);
+	SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
 	EXPECT_LE(ts_ns(&rem), HOUR);
 	EXPECT_GE(ts_ns(&rem), HOUR - 60 * SM_SEC * sm_slow());
 }
@@ -844,8 +814,7 @@ TEST_F_TIMEOUT(sleep, herd, 60)
 	pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN);
 	for (i = 0; i < nr; i++) {
 		s[i].h = &h;
-		ASSERT_EQ(0, pthread_create(&s[i].thread, &attr, sheep_fn,
-					    &s[i]));
+		ASSERT_EQ(0, pthread_create(&s[i].thread, &attr, sheep_fn, &s[i]));
 	}
 	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&h.gate, SM_PRIVATE) == nr));
 	sm_rebase(&self->env);
@@ -1001,7 +970,6 @@ TEST_F_TIMEOUT(sleep, race_stops, 60)
 	struct sleeper *s = sm_shared_alloc(sizeof(*s) * NSLEEPERS);
 	long i, stops = 0, rounds = sm_rounds(300);
 	int64_t end;
-	int status;
 	pid_t pid;
 
 	ASSERT_NE(NULL, s);
@@ -1009,8 +977,7 @@ TEST_F_TIMEOUT(sleep, race_stops, 60)
 		s[i].seed = 7654321 + i;
 		s[i].rounds = rounds;
 	}
-	pid = sm_fork();
-	ASSERT_GE(pid, 0);
+	pid = SM_FORK();
 	if (!pid) {
 		for (i = 0; i < NSLEEPERS; i++)
 			if (sm_thread(&s[i].thread, sleeper_fn, &s[i]))
@@ -1028,8 +995,7 @@ TEST_F_TIMEOUT(sleep, race_stops, 60)
 		sm_sleep_ns(700000);
 		stops++;
 	}
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_EQ(0, status);
+	SM_EXPECT_STATUS(0, pid);
 	for (i = 0; i < NSLEEPERS; i++) {
 		EXPECT_EQ(0, s[i].bad);
 		EXPECT_EQ(0, s[i].early);
@@ -1039,8 +1005,4 @@ TEST_F_TIMEOUT(sleep, race_stops, 60)
 	SM_EXPECT_PARKS(&self->env, 20);
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

@@ -4,7 +4,7 @@
  * process that parks and in one that does not, for rings of each kind of task
  * work.
  */
-#include "stackmux_harness.h"
+#include "scenario.h"
 
 #include <liburing.h>
 #include <sys/eventfd.h>
@@ -36,24 +36,14 @@ FIXTURE(uring) {
 	long nr;
 };
 
-FIXTURE_VARIANT(uring) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(uring, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(uring, parked) {
-	.parked = true,
-};
+SM_VARIANTS(uring);
 
 FIXTURE_SETUP(uring)
 {
 	sm_setup(_metadata, &self->env, variant->parked);
 	self->main = pthread_self();
 	self->pid = getpid();
-	self->tid = sm_syscall6(__NR_gettid, 0, 0, 0, 0, 0, 0);
+	self->tid = sm_sys(__NR_gettid);
 	self->ev = eventfd(0, EFD_CLOEXEC);
 	ASSERT_LE(0, self->ev);
 }
@@ -382,8 +372,4 @@ TEST_F_TIMEOUT(uring, account, 120)
 	}
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

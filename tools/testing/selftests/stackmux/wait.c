@@ -3,7 +3,7 @@
  * wait4() and waitid(), in a process that parks and in one that does not:
  * who is told of what, what is told, and that each child is reaped once.
  */
-#include "calls.h"
+#include "scenario.h"
 #include "child.h"
 #include <sys/ptrace.h>
 
@@ -21,26 +21,7 @@ FIXTURE(wait) {
 	struct sm_waiter w[NW];
 };
 
-FIXTURE_VARIANT(wait) {
-	bool parked;
-};
-
-FIXTURE_VARIANT_ADD(wait, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(wait, parked) {
-	.parked = true,
-};
-
-FIXTURE_SETUP(wait)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-}
-
-FIXTURE_TEARDOWN(wait)
-{
-}
+SM_FIXTURE(wait);
 
 /* ---------------------------------------------------------------- children */
 
@@ -143,12 +124,10 @@ static void call_clear(struct call *c)
 	memset(c, 0x55, sizeof(*c));
 }
 
-static void wait4_set(struct sm_waiter *w, struct call *c, pid_t pid,
-		      int options)
+static void wait4_set(struct sm_waiter *w, struct call *c, pid_t pid, int options)
 {
 	call_clear(c);
-	sm_waiter_set(w, __NR_wait4, pid, (long)&c->status, options,
-		      (long)&c->ru, 0, 0);
+	sm_call(w, __NR_wait4, pid, &c->status, options, &c->ru);
 	w->data = c;
 }
 
@@ -156,14 +135,13 @@ static void waitid_set(struct sm_waiter *w, struct call *c, int which,
 		       pid_t pid, int options)
 {
 	call_clear(c);
-	sm_waiter_set(w, __NR_waitid, which, pid, (long)&c->info, options,
-		      (long)&c->ru, 0);
+	sm_call(w, __NR_waitid, which, pid, &c->info, options, &c->ru);
 	w->data = c;
 }
 
 static long wait4_now(pid_t pid, int options)
 {
-	return sm_syscall6(__NR_wait4, pid, 0, options, 0, 0, 0);
+	return sm_sys(__NR_wait4, pid, 0, options);
 }
 
 /* The ways to wait for one's only child. */
@@ -326,8 +304,7 @@ TEST_F(wait, stops_and_continues)
 			EXPECT_GT(c.ru.ru_maxrss, 0);
 
 			/* Told once: the next one waits. */
-			form_set(self->w, &c, form, &k,
-				 WUNTRACED | WCONTINUED);
+			form_set(self->w, &c, form, &k, WUNTRACED | WCONTINUED);
 			ASSERT_TRUE(sm_start(&self->env, self->w));
 			kill(k.pid, SIGCONT);
 			EXPECT_RESULT(self->w, &c, form, k.pid, 0xffff,
@@ -399,8 +376,7 @@ TEST_F(wait, nowait)
 
 	sm_rebase(&self->env);
 	for (i = 0; i < NW; i++) {
-		form_set(&self->w[i], &c[i], ID_PID + i % 5, &k,
-			 WEXITED | WNOWAIT);
+		form_set(&self->w[i], &c[i], ID_PID + i % 5, &k, WEXITED | WNOWAIT);
 		ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
 	}
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
@@ -460,8 +436,7 @@ TEST_F(wait, nohang)
 
 	ASSERT_TRUE(kid_start(&k));
 	for (form = 0; form < NR_FORMS; form++) {
-		form_set(&w, &c, form, &k, WNOHANG |
-			 (IS_WAITID(form) ? WEXITED : 0));
+		form_set(&w, &c, form, &k, WNOHANG | (IS_WAITID(form) ? WEXITED : 0));
 		sm_waiter_fn(&w);
 		EXPECT_EQ(0, w.ret);
 		if (IS_WAITID(form)) {
@@ -532,16 +507,12 @@ TEST_F(wait, errors)
 	EXPECT_EQ(-ESRCH, wait4_now(INT_MIN, 0));
 	EXPECT_EQ(-EINVAL, wait4_now(-1, WEXITED));
 	EXPECT_EQ(-EINVAL, wait4_now(-1, 1 << 20));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_waitid, P_ALL, 0, 0, 0, 0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_waitid, P_PID, 0, 0, WEXITED,
-				       0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_waitid, P_PGID, -1, 0, WEXITED,
-				       0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_waitid, 17, 1, 0, WEXITED, 0, 0));
-	EXPECT_EQ(-EINVAL, sm_syscall6(__NR_waitid, P_PIDFD, -1, 0, WEXITED,
-				       0, 0));
-	EXPECT_EQ(-EBADF, sm_syscall6(__NR_waitid, P_PIDFD, 999, 0, WEXITED,
-				      0, 0));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_waitid, P_ALL));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_waitid, P_PID, 0, 0, WEXITED));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_waitid, P_PGID, -1, 0, WEXITED));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_waitid, 17, 1, 0, WEXITED));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_waitid, P_PIDFD, -1, 0, WEXITED));
+	EXPECT_EQ(-EBADF, sm_sys(__NR_waitid, P_PIDFD, 999, 0, WEXITED));
 	kid_exit(&k, 0);
 	EXPECT_EQ(k.pid, wait4_now(-1, 0));
 	kid_free(&k);
@@ -550,8 +521,7 @@ TEST_F(wait, errors)
 /* A bad address is found out when the child is gone already. */
 TEST_F(wait, bad_pointers)
 {
-	void *none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
+	void *none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct call c;
 	struct kid k;
 	int i, form;
@@ -560,8 +530,7 @@ TEST_F(wait, bad_pointers)
 	for (i = 0; i < 2; i++) {
 		for (form = 0; form < NR_FORMS; form++) {
 			ASSERT_TRUE(kid_start(&k));
-			form_set(self->w, &c, form, &k,
-				 IS_WAITID(form) ? WEXITED : 0);
+			form_set(self->w, &c, form, &k, IS_WAITID(form) ? WEXITED : 0);
 			if (IS_WAITID(form))
 				self->w->arg[i ? 4 : 2] = (long)none;
 			else
@@ -607,8 +576,7 @@ TEST_F(wait, nothread)
 	ASSERT_TRUE(kid_start(&mine));
 	sm_rebase(&self->env);
 	for (i = 0; i < 2; i++) {
-		sm_waiter_set(&self->w[i], __NR_wait4, 0, 0, __WNOTHREAD, 0, 0,
-			      0);
+		sm_call(&self->w[i], __NR_wait4, 0, 0, __WNOTHREAD);
 		self->w[i].before = fork_before;
 		self->w[i].data = &f[i];
 		ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
@@ -630,8 +598,7 @@ TEST_F(wait, nothread)
 
 	/* It has none. */
 	self->w[1].before = NULL;
-	sm_waiter_set(&self->w[1], __NR_wait4, f[0].k.pid, 0, __WNOTHREAD, 0,
-		      0, 0);
+	sm_call(&self->w[1], __NR_wait4, f[0].k.pid, 0, __WNOTHREAD);
 	ASSERT_EQ(0, sm_waiter_run(&self->w[1]));
 	SM_JOIN(&self->w[1], -ECHILD);
 
@@ -704,8 +671,7 @@ TEST_F(wait, one_among_others)
 		for (i = 0; i < 6; i++)
 			ASSERT_TRUE(kid_start(&k[i]));
 		ASSERT_EQ(0, setpgid(k[3].pid, k[3].pid));
-		form_set(self->w, &c, form, &k[3],
-			 IS_WAITID(form) ? WEXITED : 0);
+		form_set(self->w, &c, form, &k[3], IS_WAITID(form) ? WEXITED : 0);
 		ASSERT_TRUE(sm_start(&self->env, self->w));
 		for (i = 0; i < 6; i++) {
 			if (i == 3)
@@ -724,8 +690,7 @@ TEST_F(wait, one_among_others)
 		}
 		EXPECT_EQ(0, sm_load(&self->w->done));
 		kid_exit(&k[3], 33);
-		EXPECT_RESULT(self->w, &c, form, k[3].pid, 33 << 8, CLD_EXITED,
-			      33);
+		EXPECT_RESULT(self->w, &c, form, k[3].pid, 33 << 8, CLD_EXITED, 33);
 		for (i = 0; i < 6; i++)
 			kid_free(&k[i]);
 	}
@@ -763,8 +728,7 @@ TEST_F(wait, one_of_many)
 			continue;
 		}
 		for (n = 0; n < 3; n++) {
-			if ((i % 2 ? self->w[i].ret : c[i].info.si_pid) ==
-			    k[n].pid)
+			if ((i % 2 ? self->w[i].ret : c[i].info.si_pid) == k[n].pid)
 				seen |= 1 << n;
 		}
 		EXPECT_GE(self->w[i].ret, 0);
@@ -786,8 +750,7 @@ TEST_F(wait, last_one_taken)
 			ASSERT_TRUE(kid_start(&k));
 			form_set(&self->w[0], &c, form, &k,
 				 IS_WAITID(form) ? WEXITED : 0);
-			form_set(&self->w[1], &c2,
-				 (form + round * 2) % NR_FORMS, &k, 0);
+			form_set(&self->w[1], &c2, (form + round * 2) % NR_FORMS, &k, 0);
 			if (self->w[1].nr == __NR_waitid)
 				self->w[1].arg[3] = WEXITED;
 			sm_rebase(&self->env);
@@ -799,8 +762,7 @@ TEST_F(wait, last_one_taken)
 			ASSERT_TRUE(sm_waiter_join(&self->w[1]));
 			EXPECT_EQ(1, (self->w[0].ret == -ECHILD) +
 				  (self->w[1].ret == -ECHILD));
-			EXPECT_EQ(1, (self->w[0].ret >= 0) +
-				  (self->w[1].ret >= 0));
+			EXPECT_EQ(1, (self->w[0].ret >= 0) + (self->w[1].ret >= 0));
 			kid_free(&k);
 		}
 	}
@@ -822,8 +784,7 @@ TEST_F(wait, sigchld_ignored)
 			sigaction(SIGCHLD, &sa, NULL);
 		for (i = 0; i < 3; i++)
 			ASSERT_TRUE(kid_start(&k[i]));
-		form_set(self->w, &c, form, &k[2],
-			 IS_WAITID(form) ? WEXITED : 0);
+		form_set(self->w, &c, form, &k[2], IS_WAITID(form) ? WEXITED : 0);
 		ASSERT_TRUE(sm_start(&self->env, self->w));
 		for (i = 0; i < 2; i++) {
 			kid_exit(&k[i], 1);
@@ -852,8 +813,7 @@ TEST_F(wait, interrupted)
 		sm_handle(SIGUSR1, 0);
 		form_set(self->w, &c, form, &k, IS_WAITID(form) ? WEXITED : 0);
 		ASSERT_TRUE(sm_start(&self->env, self->w));
-		sm_tgkill(getpid(), self->w->tid, SIGUSR1);
-		SM_JOIN(self->w, -EINTR);
+		SM_EXPECT_INTERRUPTED(self->w, SIGUSR1);
 		EXPECT_EQ(1, sm_handled);
 		EXPECT_EQ(0x55555555, c.status);
 		EXPECT_EQ(IS_WAITID(form) ? 0 : 0x55555555, c.info.si_signo);
@@ -863,10 +823,10 @@ TEST_F(wait, interrupted)
 		sm_handled = 0;
 		form_set(self->w, &c, form, &k, IS_WAITID(form) ? WEXITED : 0);
 		ASSERT_TRUE(sm_start(&self->env, self->w));
-		sm_tgkill(getpid(), self->w->tid, SIGUSR1);
+		sm_signal(self->w, SIGUSR1);
 		ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
 		ASSERT_TRUE(sm_asleep(&self->env, self->w, 1));
-		sm_tgkill(getpid(), self->w->tid, SIGUSR1);
+		sm_signal(self->w, SIGUSR1);
 		ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 2));
 		sm_settle();
 		EXPECT_EQ(0, sm_load(&self->w->done));
@@ -999,8 +959,7 @@ TEST_F(wait, traced_by_sibling)
 		    form == ID_MY_GROUP)
 			form_set(self->w, &c, W4_PID, &k, 0);
 		else
-			form_set(self->w, &c, form, &k,
-				 IS_WAITID(form) ? WEXITED : 0);
+			form_set(self->w, &c, form, &k, IS_WAITID(form) ? WEXITED : 0);
 		ASSERT_TRUE(sm_start(&self->env, self->w));
 		kid_exit(&k, 9);
 		ASSERT_TRUE(kid_dead(&k));
@@ -1009,8 +968,7 @@ TEST_F(wait, traced_by_sibling)
 		sm_store(step, 2);
 		ASSERT_TRUE(sm_waiter_join(self->w));
 		EXPECT_EQ(self->w->nr == __NR_wait4 ? k.pid : 0, self->w->ret);
-		ASSERT_EQ(0, sm_waitpid(tracer, &status));
-		EXPECT_EQ(0, status);
+		SM_EXPECT_STATUS(0, tracer);
 		kid_free(&k);
 	}
 	munmap(step, 4096);
@@ -1111,8 +1069,7 @@ static long mayfly(long code, char *stack)
 		     "1:"
 		     : "=a" (ret)
 		     : "0" ((long)__NR_clone), "b" (code),
-		       "D" ((long)(CLONE_VM | CLONE_FS | CLONE_FILES |
-				   SIGCHLD)),
+		       "D" ((long)(CLONE_VM | CLONE_FS | CLONE_FILES | SIGCHLD)),
 		       "S" (stack), "d" (0L), [nr_exit] "i" (__NR_exit_group)
 		     : "rcx", "r8", "r9", "r10", "r11", "memory");
 	return ret;
@@ -1145,15 +1102,11 @@ static void *reaper_fn(void *arg)
 	for (;;) {
 		call_clear(&c);
 		if (me->nr % 2)
-			ret = sm_syscall6(__NR_waitid, P_ALL, 0,
-					  (long)&c.info, WEXITED |
-					  (me->nr % 4 == 1 ? WSTOPPED : 0),
-					  (long)&c.ru, 0);
+			ret = sm_sys(__NR_waitid, P_ALL, 0, &c.info, WEXITED |
+				     (me->nr % 4 == 1 ? WSTOPPED : 0), &c.ru);
 		else
-			ret = sm_syscall6(__NR_wait4, me->nr % 4 ? -1 : 0,
-					  (long)&c.status,
-					  me->nr % 4 ? __WALL : 0,
-					  (long)&c.ru, 0, 0);
+			ret = sm_sys(__NR_wait4, me->nr % 4 ? -1 : 0, &c.status,
+				     me->nr % 4 ? __WALL : 0, &c.ru);
 		if (ret == -ECHILD)
 			break;
 		if (ret == -EINTR) {
@@ -1203,8 +1156,7 @@ TEST_F_TIMEOUT(wait, race_reapers, 60)
 	for (i = 0; i < NREAPERS; i++) {
 		r->reaper[i].r = r;
 		r->reaper[i].nr = i;
-		ASSERT_EQ(0, sm_thread(&r->reaper[i].thread, reaper_fn,
-				       &r->reaper[i]));
+		ASSERT_EQ(0, sm_thread(&r->reaper[i].thread, reaper_fn, &r->reaper[i]));
 		ASSERT_TRUE(sm_wait_until(sm_load(&r->reaper[i].tid)));
 	}
 	for (n = 0; n < rounds; n++) {
@@ -1281,23 +1233,18 @@ static void *parent_fn(void *arg)
 		call_clear(&c);
 		switch (p->nr % 4) {
 		case 0:
-			ret = sm_syscall6(__NR_wait4, pid, (long)&c.status, 0,
-					  (long)&c.ru, 0, 0);
+			ret = sm_sys(__NR_wait4, pid, &c.status, 0, &c.ru);
 			break;
 		case 1:
-			ret = sm_syscall6(__NR_waitid, P_PID, pid,
-					  (long)&c.info, WEXITED, (long)&c.ru,
-					  0);
+			ret = sm_sys(__NR_waitid, P_PID, pid, &c.info, WEXITED, &c.ru);
 			break;
 		case 2:
 			fd = syscall(__NR_pidfd_open, pid, 0);
-			ret = sm_syscall6(__NR_waitid, P_PIDFD, fd,
-					  (long)&c.info, WEXITED, 0, 0);
+			ret = sm_sys(__NR_waitid, P_PIDFD, fd, &c.info, WEXITED);
 			close(fd);
 			break;
 		default:
-			ret = sm_syscall6(__NR_wait4, -1, (long)&c.status,
-					  __WNOTHREAD, 0, 0, 0);
+			ret = sm_sys(__NR_wait4, -1, &c.status, __WNOTHREAD);
 		}
 		if (p->nr % 4 == 0 || p->nr % 4 == 3 ?
 		    ret != pid || c.status != code << 8 :
@@ -1347,8 +1294,4 @@ TEST_F_TIMEOUT(wait, race_own_children, 60)
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
 
-int main(int argc, char **argv)
-{
-	sm_harness_prepare(sm_rounds_factor());
-	return test_harness_run(argc, argv);
-}
+SM_MAIN(sm_rounds_factor());

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What scenarios are made of: fixtures that run twice, system calls with as many
+ * arguments as they have, groups of waiters, children, progress.
+ */
+#ifndef STACKMUX_SCENARIO_H
+#define STACKMUX_SCENARIO_H
+
+#include "calls.h"
+
+/* -------------------------------------------------------- fixtures and main() */
+
+/* Each test of @fixture runs in a process that does not park, and in one that does. */
+#define SM_VARIANTS(fixture)						\
+	FIXTURE_VARIANT(fixture) { bool parked; };			\
+	FIXTURE_VARIANT_ADD(fixture, classic) { .parked = false };	\
+	FIXTURE_VARIANT_ADD(fixture, parked) { .parked = true }
+
+/* The same, and there is nothing but "env" to set up. */
+#define SM_FIXTURE(fixture)						\
+	SM_VARIANTS(fixture);						\
+	FIXTURE_SETUP(fixture)						\
+	{								\
+		sm_setup(_metadata, &self->env, variant->parked);	\
+	}								\
+	FIXTURE_TEARDOWN(fixture) { }
+
+/* main(); @factor is that of sm_harness_prepare(). */
+#define SM_MAIN(factor)							\
+	int main(int argc, char **argv)					\
+	{								\
+		sm_harness_prepare(factor);				\
+		return test_harness_run(argc, argv);			\
+	}
+
+/* -------------------------------------------------------------- system calls */
+
+#define __sm_call(w, nr, a1, a2, a3, a4, a5, a6, ...)			\
+	sm_waiter_set(w, nr, (long)(a1), (long)(a2), (long)(a3),	\
+		      (long)(a4), (long)(a5), (long)(a6))
+#define __sm_sys(nr, a1, a2, a3, a4, a5, a6, ...)			\
+	sm_syscall6(nr, (long)(a1), (long)(a2), (long)(a3),		\
+		    (long)(a4), (long)(a5), (long)(a6))
+
+/* The waiter @w is to make this call. Arguments that are not named are 0. */
+#define sm_call(w, nr, ...)	__sm_call(w, nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+/* Make this call at once: its result or -errno. */
+#define sm_sys(nr, ...)		__sm_sys(nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+
+/* A page to which nobody may look */
+static inline void *sm_no_access(void)
+{
+	void *p = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static inline void *sm_private_page(void)
+{
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* ------------------------------------------------------------ several waiters */
+
+/* Start the calls of @n waiters, and see all of them asleep. */
+static inline bool sm_start_all(struct sm_env *env, struct sm_waiter *w, int n)
+{
+	int i;
+
+	sm_rebase(env);
+	for (i = 0; i < n; i++)
+		if (sm_waiter_run(&w[i]))
+			return false;
+	return sm_asleep(env, w, n);
+}
+
+/* All @n come back, each with @expected. */
+#define SM_JOIN_ALL(waiters, n, expected)				\
+do {									\
+	struct sm_waiter *__all = (waiters);				\
+	int __i;							\
+									\
+	for (__i = 0; __i < (n); __i++) {				\
+		ASSERT_TRUE(sm_waiter_join(&__all[__i])) {		\
+			TH_LOG("thread %d hangs", __i);			\
+		}							\
+		EXPECT_EQ((long)(expected), __all[__i].ret) {		\
+			TH_LOG("thread %d", __i);			\
+		}							\
+	}								\
+} while (0)
+
+/* Exactly @n of the @of come back, also if they are given the time for more. */
+#define SM_ASSERT_DONE(waiters, of, n)					\
+do {									\
+	ASSERT_TRUE(sm_wait_until(sm_nr_done(waiters, of) >= (n))) {	\
+		TH_LOG("%d are done", sm_nr_done(waiters, of));		\
+	}								\
+	sm_settle();							\
+	ASSERT_EQ(n, sm_nr_done(waiters, of));				\
+} while (0)
+
+/* None of the @n comes back, also if it is given the time to. */
+#define SM_EXPECT_WAITS(waiters, n)					\
+do {									\
+	sm_settle();							\
+	EXPECT_EQ(0, sm_nr_done(waiters, n));				\
+} while (0)
+
+/* To the thread, not to the process */
+static inline int sm_signal(struct sm_waiter *w, int sig)
+{
+	return sm_tgkill(getpid(), w->tid, sig);
+}
+
+/* A signal that has a handler ends its call. */
+#define SM_EXPECT_INTERRUPTED(waiter, sig)				\
+do {									\
+	EXPECT_EQ(0, sm_signal(waiter, sig));				\
+	SM_JOIN(waiter, -EINTR);					\
+} while (0)
+
+/* The call has ended after @ns, and not before. */
+#define SM_EXPECT_TOOK(waiter, ns)					\
+do {									\
+	EXPECT_GE(sm_waiter_ns(waiter), (ns));				\
+	EXPECT_LT(sm_waiter_ns(waiter), (ns) + sm_late_ns());		\
+} while (0)
+
+/* ------------------------------------------------------------------- children */
+
+/* fork(), in a test */
+#define SM_FORK()							\
+({									\
+	pid_t __pid = sm_fork();					\
+									\
+	ASSERT_GE(__pid, 0);						\
+	__pid;								\
+})
+
+/* The child's status as waitpid() gives it */
+#define SM_EXPECT_STATUS(expected, pid)					\
+do {									\
+	int __status;							\
+									\
+	ASSERT_EQ(0, sm_waitpid(pid, &__status)) {			\
+		TH_LOG("the child does not end");			\
+	}								\
+	EXPECT_EQ(expected, __status);					\
+} while (0)
+
+static inline bool sm_killed_by(int status, int sig)
+{
+	return WIFSIGNALED(status) && WTERMSIG(status) == sig;
+}
+
+/* ------------------------------------------------------------------- progress */
+
+/* For those who watch others run: when did their count last change? */
+struct sm_pace {
+	long last;
+	int64_t since;
+};
+
+static inline bool sm_stuck(struct sm_pace *p, long count, int patience)
+{
+	if (!p->since || count != p->last) {
+		p->last = count;
+		p->since = sm_now_ns();
+	}
+	return sm_now_ns() - p->since >= patience * sm_patience_ns();
+}
+
+/* ... in the time in which anything ought to happen, or @factor times that */
+#define SM_ASSERT_PACE(pace, count, factor)				\
+	ASSERT_FALSE(sm_stuck(pace, count, factor))
+
+#endif /* STACKMUX_SCENARIO_H */
