@@ -164,17 +164,70 @@ struct sm_pace {
 	int64_t since;
 };
 
-static inline bool sm_stuck(struct sm_pace *p, long count, int patience)
+/* It has not changed for longer than anything ought to take. */
+static inline bool sm_stuck(struct sm_pace *p, long count)
 {
 	if (!p->since || count != p->last) {
 		p->last = count;
 		p->since = sm_now_ns();
 	}
-	return sm_now_ns() - p->since >= patience * sm_patience_ns();
+	return sm_now_ns() - p->since >= sm_patience_ns();
 }
 
-/* ... in the time in which anything ought to happen, or @factor times that */
-#define SM_ASSERT_PACE(pace, count, factor)				\
-	ASSERT_FALSE(sm_stuck(pace, count, factor))
+/* One of several threads that run round after round */
+struct sm_runner {
+	int nr;			/* which of them it is */
+	long rounds;
+	long (*round)(struct sm_runner *r, long i);	/* from 1; 0 or what is wrong */
+	pthread_t thread;
+	pid_t tid;
+	long done_rounds, bad;
+	int done;
+};
+
+static inline void *sm_runner_fn(void *arg)
+{
+	struct sm_runner *r = arg;
+	long i, bad = 0;
+
+	sm_store(&r->tid, sm_gettid());
+	for (i = 1; i <= r->rounds && !bad; i++) {
+		bad = r->round(r, i);
+		sm_store(&r->done_rounds, i);
+	}
+	sm_store(&r->bad, bad);
+	sm_store(&r->done, 1);
+	return NULL;
+}
+
+/* All @n run to their end, and none of them gets stuck on the way. */
+static inline void sm_run(struct __test_metadata *_metadata, struct sm_runner *r, int n)
+{
+	struct sm_pace pace = { 0 };
+	int i, done;
+	long sum;
+
+	for (i = 0; i < n; i++)
+		ASSERT_EQ(0, sm_thread(&r[i].thread, sm_runner_fn, &r[i]));
+	do {
+		for (i = 0, sum = 0, done = 0; i < n; i++) {
+			ASSERT_EQ(0, sm_load(&r[i].bad)) {
+				TH_LOG("thread %d, round %ld", i, r[i].done_rounds);
+			}
+			sum += sm_load(&r[i].done_rounds);
+			done += sm_load(&r[i].done);
+		}
+		ASSERT_FALSE(sm_stuck(&pace, sum)) {
+			for (i = 0; i < n; i++)
+				TH_LOG("thread %d: round %ld", i, r[i].done_rounds);
+		}
+		sm_sleep_ms(5);
+	} while (done < n);
+	for (i = 0; i < n; i++) {
+		pthread_join(r[i].thread, NULL);
+		EXPECT_EQ(0, r[i].bad);
+		EXPECT_EQ(r[i].rounds, r[i].done_rounds);
+	}
+}
 
 #endif /* STACKMUX_SCENARIO_H */
