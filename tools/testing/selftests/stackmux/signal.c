@@ -14,13 +14,6 @@
 /* Real-time signals that libc leaves alone */
 #define RT(n)	(40 + (n))
 
-FIXTURE(signal) {
-	struct sm_env env;
-	struct sm_waiter w[NW];
-};
-
-SM_FIXTURE(signal);
-
 static const int sa_flags[] = { 0, SA_RESTART };
 
 /* A waiter's masks: before its call, for sigsuspend(), and afterwards. */
@@ -29,6 +22,14 @@ struct masks {
 	siginfo_t info;
 	struct timespec ts;
 };
+
+FIXTURE(signal) {
+	struct sm_env env;
+	struct sm_waiter w[NW];
+	struct masks m[NW];	/* each waiter's */
+};
+
+SM_FIXTURE(signal);
 
 static void set_mask(struct sm_waiter *w)
 {
@@ -58,19 +59,13 @@ static void suspend_set(struct sm_waiter *w, struct masks *m)
 	sm_call(w, __NR_rt_sigsuspend, &m->wait, SETSIZE);
 }
 
-static void pause_set(struct sm_waiter *w)
-{
-	sm_call(w, __NR_pause);
-}
-
 /* Wait for the signals in m->wait, forever if @ns is negative. */
 static void timedwait_set(struct sm_waiter *w, struct masks *m, int64_t ns)
 {
 	with_masks(w, m);
 	m->ts = sm_ts(ns);
 	memset(&m->info, 0x55, sizeof(m->info));
-	sm_call(w, __NR_rt_sigtimedwait, &m->wait, &m->info, ns < 0 ? NULL : &m->ts,
-		SETSIZE);
+	sm_call(w, __NR_rt_sigtimedwait, &m->wait, &m->info, ns < 0 ? NULL : &m->ts, SETSIZE);
 }
 
 static long timedwait_now(uint64_t set, siginfo_t *info, int64_t ns)
@@ -78,6 +73,30 @@ static long timedwait_now(uint64_t set, siginfo_t *info, int64_t ns)
 	struct timespec ts = sm_ts(ns);
 
 	return sm_sys(__NR_rt_sigtimedwait, &set, info, ns < 0 ? NULL : &ts, SETSIZE);
+}
+
+/* The first waiter, with these masks */
+static bool pause_start(FIXTURE_DATA(signal) *self, uint64_t before)
+{
+	self->m->before = before;
+	with_masks(self->w, self->m);
+	sm_call(self->w, __NR_pause);
+	return sm_start(&self->env, self->w);
+}
+
+static bool suspend_start(FIXTURE_DATA(signal) *self, uint64_t before, uint64_t wait)
+{
+	*self->m = (struct masks){ .before = before, .wait = wait };
+	suspend_set(self->w, self->m);
+	return sm_start(&self->env, self->w);
+}
+
+static bool timedwait_start(FIXTURE_DATA(signal) *self, uint64_t before, uint64_t wait,
+			    int64_t ns)
+{
+	*self->m = (struct masks){ .before = before, .wait = wait };
+	timedwait_set(self->w, self->m, ns);
+	return sm_start(&self->env, self->w);
 }
 
 /* A signal with a value, to a thread or to a process. */
@@ -108,26 +127,23 @@ static uint64_t pending_of(pid_t tid, const char *key)
 	return p ? strtoull(p + strlen(key) + 1, NULL, 16) : ~0ULL;
 }
 
-/* Is it still asleep after all that was sent to it? */
-#define EXPECT_STILL_ASLEEP(env, w)					\
+/* The first waiter is still asleep after all that was sent to it. */
+#define EXPECT_STILL_ASLEEP()						\
 do {									\
-	sm_settle();							\
-	EXPECT_EQ(0, sm_load(&(w)->done));				\
-	ASSERT_TRUE(sm_asleep(env, w, 1));				\
+	SM_EXPECT_WAITS(self->w, 1);					\
+	ASSERT_TRUE(sm_asleep(&self->env, self->w, 1));			\
 } while (0)
 
 /* ------------------------------------------------------------------- pause */
 
 TEST_F(signal, pause_handler)
 {
-	struct sm_waiter *w = self->w;
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(sa_flags); i++) {
 		sm_handle(SIGUSR1, sa_flags[i]);
-		pause_set(w);
-		ASSERT_TRUE(sm_start(&self->env, w));
-		SM_EXPECT_INTERRUPTED(w, SIGUSR1);
+		ASSERT_TRUE(pause_start(self, 0));
+		SM_EXPECT_INTERRUPTED(self->w, SIGUSR1);
 		EXPECT_EQ(1, sm_handled);
 	}
 	SM_EXPECT_NONE_PARKED(&self->env);
@@ -141,8 +157,7 @@ TEST_F(signal, pause_ignored)
 
 	signal(SIGUSR2, SIG_IGN);
 	sm_handle(SIGUSR1, 0);
-	pause_set(w);
-	ASSERT_TRUE(sm_start(&self->env, w));
+	ASSERT_TRUE(pause_start(self, 0));
 	for (i = 0; i < 3; i++) {
 		sm_signal(w, SIGUSR2);
 		sm_signal(w, SIGCHLD);
@@ -150,7 +165,7 @@ TEST_F(signal, pause_ignored)
 		sm_signal(w, SIGCONT);
 		kill(getpid(), SIGWINCH);
 		sm_signal(w, 0);
-		EXPECT_STILL_ASLEEP(&self->env, w);
+		EXPECT_STILL_ASLEEP();
 	}
 	SM_EXPECT_INTERRUPTED(w, SIGUSR1);
 	EXPECT_EQ(1, sm_handled);
@@ -159,21 +174,18 @@ TEST_F(signal, pause_ignored)
 /* A blocked signal waits for its time, in pause() longer than in others. */
 TEST_F(signal, pause_blocked)
 {
-	struct masks m = { .before = sm_bit(SIGUSR1) };
 	struct sm_waiter *w = self->w;
 
 	sm_handle(SIGUSR1, 0);
 	sm_handle(SIGUSR2, 0);
-	with_masks(w, &m);
-	pause_set(w);
-	ASSERT_TRUE(sm_start(&self->env, w));
+	ASSERT_TRUE(pause_start(self, sm_bit(SIGUSR1)));
 	sm_signal(w, SIGUSR1);
-	EXPECT_STILL_ASLEEP(&self->env, w);
+	EXPECT_STILL_ASLEEP();
 	EXPECT_EQ(0, sm_handled);
 	EXPECT_EQ(sm_bit(SIGUSR1), pending_of(w->tid, "SigPnd:"));
 	SM_EXPECT_INTERRUPTED(w, SIGUSR2);
 	EXPECT_EQ(1, sm_handled);
-	EXPECT_EQ(m.before, m.after);
+	EXPECT_EQ(self->m->before, self->m->after);
 }
 
 /* To the process: one of those that do not block it handles it. */
@@ -183,18 +195,14 @@ TEST_F(signal, pause_process_signal)
 
 	sm_handle(SIGUSR1, 0);
 	sm_mask_set(0);
-	for (i = 0; i < NW; i++) {
-		pause_set(&self->w[i]);
-		ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
-	}
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
+	for (i = 0; i < NW; i++)
+		sm_call(&self->w[i], __NR_pause);
+	ASSERT_TRUE(sm_start_all(&self->env, self->w, NW));
 	/* Not the main thread, which would be the first choice. */
 	sm_mask_set(sm_bit(SIGUSR1));
 	for (n = 1; n <= NW; n++) {
 		EXPECT_EQ(0, kill(getpid(), SIGUSR1));
-		ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NW) == n));
-		sm_settle();
-		EXPECT_EQ(n, sm_nr_done(self->w, NW));
+		SM_ASSERT_DONE(self->w, NW, n);
 		EXPECT_EQ(n, sm_handled);
 	}
 	SM_JOIN_ALL(self->w, NW, -EINTR);
@@ -202,18 +210,21 @@ TEST_F(signal, pause_process_signal)
 
 /* -------------------------------------------------------------- sigsuspend */
 
-/* The handlers that ran, and their masks */
-static int order[8], nr_order;
-static uint64_t order_mask[8], order_restore[8];
+/* The handlers that ran, their masks, and those to which they return */
+static struct {
+	int sig;
+	uint64_t mask, restore;
+} order[8];
+static int nr_order;
 
 static void note_handler(int sig, siginfo_t *info, void *ctx)
 {
 	ucontext_t *uc = ctx;
 	int i = sm_add(&nr_order, 1) - 1;
 
-	order[i] = sig;
-	order_mask[i] = sm_mask_now();
-	memcpy(&order_restore[i], &uc->uc_sigmask, sizeof(order_restore[i]));
+	order[i].sig = sig;
+	order[i].mask = sm_mask_now();
+	memcpy(&order[i].restore, &uc->uc_sigmask, sizeof(order[i].restore));
 }
 
 static void note_handle(int sig, int flags)
@@ -227,39 +238,38 @@ static void note_handle(int sig, int flags)
 	nr_order = 0;
 }
 
+#define EXPECT_ORDER(i, signr, inside, to_restore)			\
+do {									\
+	EXPECT_EQ(signr, order[i].sig);					\
+	EXPECT_EQ((inside) | sm_bit(signr), order[i].mask);		\
+	EXPECT_EQ(to_restore, order[i].restore);			\
+} while (0)
+
 /* The mask is in force exactly while it waits. */
 TEST_F(signal, suspend_mask)
 {
-	struct masks m = {
-		.before = sm_bit(SIGUSR1) | sm_bit(SIGHUP) | sm_bit(RT(1)),
-		/* The two that cannot be blocked are dropped. */
-		.wait = sm_bit(SIGUSR2) | sm_bit(SIGTERM) | sm_bit(RT(2)) |
-			sm_bit(SIGKILL) | sm_bit(SIGSTOP),
-	};
-	const uint64_t in_force = m.wait & ~(sm_bit(SIGKILL) | sm_bit(SIGSTOP));
+	const uint64_t before = sm_bit(SIGUSR1) | sm_bit(SIGHUP) | sm_bit(RT(1));
+	const uint64_t in_force = sm_bit(SIGUSR2) | sm_bit(SIGTERM) | sm_bit(RT(2));
 	struct sm_waiter *w = self->w;
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(sa_flags); i++) {
 		note_handle(SIGUSR2, sa_flags[i]);
 		note_handle(SIGUSR1, sa_flags[i]);
-		suspend_set(w, &m);
-		ASSERT_TRUE(sm_start(&self->env, w));
+		/* The two that cannot be blocked are dropped. */
+		ASSERT_TRUE(suspend_start(self, before, in_force | sm_bit(SIGKILL) |
+					  sm_bit(SIGSTOP)));
 		EXPECT_EQ(in_force, sm_mask_of(getpid(), w->tid));
-
 		sm_signal(w, SIGUSR2);
-		EXPECT_STILL_ASLEEP(&self->env, w);
+		EXPECT_STILL_ASLEEP();
 		EXPECT_EQ(0, nr_order);
 
 		SM_EXPECT_INTERRUPTED(w, SIGUSR1);
 		EXPECT_EQ(2, nr_order);
-		EXPECT_EQ(SIGUSR1, order[0]);
-		EXPECT_EQ(in_force | sm_bit(SIGUSR1), order_mask[0]);
-		EXPECT_EQ(m.before, order_restore[0]);
+		EXPECT_ORDER(0, SIGUSR1, in_force, before);
 		/* The other one comes with the old mask. */
-		EXPECT_EQ(SIGUSR2, order[1]);
-		EXPECT_EQ(m.before | sm_bit(SIGUSR2), order_mask[1]);
-		EXPECT_EQ(m.before, m.after);
+		EXPECT_ORDER(1, SIGUSR2, before, before);
+		EXPECT_EQ(before, self->m->after);
 	}
 }
 
@@ -273,39 +283,31 @@ static void pend_two(struct sm_waiter *w)
 
 TEST_F(signal, suspend_pending)
 {
-	struct masks m = {
-		.before = sm_bit(SIGUSR1) | sm_bit(SIGUSR2),
-		.wait = sm_bit(SIGHUP) | sm_bit(SIGUSR2),
-	};
-	struct sm_waiter *w = self->w;
+	struct masks *m = self->m;
+	int both;
 
-	/* One that is blocked in the wait, too, and one that is not */
 	note_handle(SIGUSR1, 0);
 	note_handle(SIGUSR2, 0);
-	suspend_set(w, &m);
-	w->before = pend_two;
-	ASSERT_EQ(0, sm_waiter_run(w));
-	SM_JOIN(w, -EINTR);
-	EXPECT_EQ(1, nr_order);
-	EXPECT_EQ(SIGUSR1, order[0]);
-	EXPECT_EQ(m.wait | sm_bit(SIGUSR1), order_mask[0]);
-	EXPECT_EQ(m.before, order_restore[0]);
-	EXPECT_EQ(m.before, m.after);
-
-	/* Both at once: the second one interrupts the first one's start. */
-	nr_order = 0;
-	m.wait = sm_bit(SIGHUP);
-	suspend_set(w, &m);
-	w->before = pend_two;
-	ASSERT_EQ(0, sm_waiter_run(w));
-	SM_JOIN(w, -EINTR);
-	EXPECT_EQ(2, nr_order);
-	EXPECT_EQ(SIGUSR2, order[0]);
-	EXPECT_EQ(m.wait | sm_bit(SIGUSR1) | sm_bit(SIGUSR2), order_mask[0]);
-	EXPECT_EQ(m.wait | sm_bit(SIGUSR1), order_restore[0]);
-	EXPECT_EQ(SIGUSR1, order[1]);
-	EXPECT_EQ(m.before, order_restore[1]);
-	EXPECT_EQ(m.before, m.after);
+	m->before = sm_bit(SIGUSR1) | sm_bit(SIGUSR2);
+	for (both = 0; both < 2; both++) {
+		/* One that is blocked in the wait, too, and one that is not; then neither */
+		m->wait = sm_bit(SIGHUP) | (both ? 0 : sm_bit(SIGUSR2));
+		nr_order = 0;
+		suspend_set(self->w, m);
+		self->w->before = pend_two;
+		ASSERT_EQ(0, sm_waiter_run(self->w));
+		SM_JOIN(self->w, -EINTR);
+		EXPECT_EQ(m->before, m->after);
+		EXPECT_EQ(1 + both, nr_order);
+		if (!both) {
+			EXPECT_ORDER(0, SIGUSR1, m->wait, m->before);
+			continue;
+		}
+		/* The second one interrupts the first one's start. */
+		EXPECT_ORDER(0, SIGUSR2, m->wait | sm_bit(SIGUSR1), m->wait | sm_bit(SIGUSR1));
+		EXPECT_EQ(SIGUSR1, order[1].sig);
+		EXPECT_EQ(m->before, order[1].restore);
+	}
 }
 
 /* A handler that waits itself. */
@@ -322,18 +324,15 @@ static void suspending_handler(int sig)
 
 TEST_F(signal, suspend_nested)
 {
-	struct masks m = {
-		.before = sm_bit(SIGUSR1) | sm_bit(SIGUSR2) | sm_bit(RT(3)),
-		.wait = sm_bit(SIGUSR2) | sm_bit(RT(4)),
-	};
+	const uint64_t outer_wait = sm_bit(SIGUSR2) | sm_bit(RT(4));
 	struct sm_waiter *w = self->w;
 
 	signal(SIGUSR1, suspending_handler);
 	sm_handle(SIGUSR2, 0);
 	inner_wait = sm_bit(SIGUSR1) | sm_bit(RT(5));
 	inner_entered = 0;
-	suspend_set(w, &m);
-	ASSERT_TRUE(sm_start(&self->env, w));
+	ASSERT_TRUE(suspend_start(self, sm_bit(SIGUSR1) | sm_bit(SIGUSR2) | sm_bit(RT(3)),
+				  outer_wait));
 	sm_rebase(&self->env);
 	self->env.base.parked -= self->env.parked;
 	sm_signal(w, SIGUSR1);
@@ -345,27 +344,25 @@ TEST_F(signal, suspend_nested)
 	EXPECT_EQ(-EINTR, inner_ret);
 	EXPECT_EQ(1, sm_handled);
 	EXPECT_EQ(inner_wait | sm_bit(SIGUSR2), sm_mask_in_handler);
-	EXPECT_EQ(m.wait | sm_bit(SIGUSR1), sm_mask_to_restore);
-	EXPECT_EQ(m.wait | sm_bit(SIGUSR1), inner_after);
-	EXPECT_EQ(m.before, m.after);
+	EXPECT_EQ(outer_wait | sm_bit(SIGUSR1), sm_mask_to_restore);
+	EXPECT_EQ(outer_wait | sm_bit(SIGUSR1), inner_after);
+	EXPECT_EQ(self->m->before, self->m->after);
 }
 
 TEST_F(signal, suspend_ignored)
 {
-	struct masks m = { .before = sm_bit(SIGUSR1) };
 	struct sm_waiter *w = self->w;
 
 	signal(SIGUSR2, SIG_IGN);
 	sm_handle(SIGUSR1, 0);
-	suspend_set(w, &m);
-	ASSERT_TRUE(sm_start(&self->env, w));
+	ASSERT_TRUE(suspend_start(self, sm_bit(SIGUSR1), 0));
 	sm_signal(w, SIGUSR2);
 	sm_signal(w, SIGCHLD);
 	sm_signal(w, SIGCONT);
-	EXPECT_STILL_ASLEEP(&self->env, w);
+	EXPECT_STILL_ASLEEP();
 	EXPECT_EQ(0, sm_mask_of(getpid(), w->tid));
 	SM_EXPECT_INTERRUPTED(w, SIGUSR1);
-	EXPECT_EQ(m.before, m.after);
+	EXPECT_EQ(self->m->before, self->m->after);
 }
 
 TEST_F(signal, suspend_errors)
@@ -397,37 +394,34 @@ static long send_by(int how, pid_t tid, int sig, long val)
 }
 
 /* All threads block what is waited for. */
-#define AWAITED	(sm_bit(SIGUSR1) | sm_bit(SIGTERM) | sm_bit(RT(0)) | \
-		 sm_bit(RT(1)))
+#define AWAITED	(sm_bit(SIGUSR1) | sm_bit(SIGTERM) | sm_bit(RT(0)) | sm_bit(RT(1)))
 
 TEST_F(signal, timedwait_takes)
 {
 	static const int codes[] = { SI_TKILL, SI_USER, SI_QUEUE, SI_QUEUE };
 	static const int sigs[] = { SIGUSR1, SIGTERM, RT(0), RT(1) };
-	struct masks m = { .before = AWAITED | sm_bit(SIGHUP),
-			   .wait = AWAITED };
+	siginfo_t *info = &self->m->info;
 	struct sm_waiter *w = self->w;
-	int how, i, timed;
+	int how, i;
 	long val;
 
 	sm_mask_set(AWAITED);
 	for (how = 0; how < NR_SENDERS; how++) {
 		for (i = 0; i < ARRAY_SIZE(sigs); i++) {
-			timed = (how + i) % 2;
-			timedwait_set(w, &m, timed ? HOUR : -1);
-			ASSERT_TRUE(sm_start(&self->env, w));
+			ASSERT_TRUE(timedwait_start(self, AWAITED | sm_bit(SIGHUP), AWAITED,
+						    (how + i) % 2 ? HOUR : -1));
 			EXPECT_EQ(sm_bit(SIGHUP), sm_mask_of(getpid(), w->tid));
 			val = 0x123456789abcdef0 + i;
 			ASSERT_EQ(0, send_by(how, w->tid, sigs[i], val));
 			SM_JOIN(w, sigs[i]);
-			EXPECT_EQ(sigs[i], m.info.si_signo);
-			EXPECT_EQ(0, m.info.si_errno);
-			EXPECT_EQ(codes[how], m.info.si_code);
-			EXPECT_EQ(getpid(), m.info.si_pid);
-			EXPECT_EQ(getuid(), m.info.si_uid);
+			EXPECT_EQ(sigs[i], info->si_signo);
+			EXPECT_EQ(0, info->si_errno);
+			EXPECT_EQ(codes[how], info->si_code);
+			EXPECT_EQ(getpid(), info->si_pid);
+			EXPECT_EQ(getuid(), info->si_uid);
 			if (how >= BY_QUEUE)
-				EXPECT_EQ(val, (long)m.info.si_value.sival_ptr);
-			EXPECT_EQ(m.before, m.after);
+				EXPECT_EQ(val, (long)info->si_value.sival_ptr);
+			EXPECT_EQ(self->m->before, self->m->after);
 		}
 	}
 	EXPECT_EQ(0, pending_of(getpid(), "ShdPnd:"));
@@ -437,44 +431,38 @@ TEST_F(signal, timedwait_takes)
 /* Where the information goes matters only after the signal is gone. */
 TEST_F(signal, timedwait_info_pointer)
 {
-	struct masks m = { .before = AWAITED, .wait = AWAITED };
+	struct masks *m = self->m;
 	struct sm_waiter *w = self->w;
-	void *none;
+	void *none = sm_no_access();
+	int bad;
 
-	none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, none);
+	ASSERT_NE(NULL, none);
 	sm_mask_set(AWAITED);
-
-	timedwait_set(w, &m, HOUR);
-	w->arg[1] = 0;
-	ASSERT_TRUE(sm_start(&self->env, w));
-	sm_signal(w, SIGUSR1);
-	SM_JOIN(w, SIGUSR1);
-
-	timedwait_set(w, &m, -1);
-	w->arg[1] = (long)none;
-	ASSERT_TRUE(sm_start(&self->env, w));
-	kill(getpid(), SIGUSR1);
-	SM_JOIN(w, -EFAULT);
-	EXPECT_EQ(m.before, m.after);
-	EXPECT_EQ(-EAGAIN, timedwait_now(AWAITED, NULL, 0));
+	m->before = AWAITED;
+	m->wait = AWAITED;
+	for (bad = 0; bad < 2; bad++) {
+		timedwait_set(w, m, bad ? -1 : HOUR);
+		w->arg[1] = bad ? (long)none : 0;
+		ASSERT_TRUE(sm_start(&self->env, w));
+		ASSERT_EQ(0, send_by(bad ? BY_KILL : BY_TGKILL, w->tid, SIGUSR1, 0));
+		SM_JOIN(w, bad ? -EFAULT : SIGUSR1);
+		EXPECT_EQ(m->before, m->after);
+		EXPECT_EQ(-EAGAIN, timedwait_now(AWAITED, NULL, 0));
+	}
 	munmap(none, 4096);
 }
 
 /* From another process, and of a child's end */
 TEST_F(signal, timedwait_from_child)
 {
-	struct masks m = {
-		.before = AWAITED | sm_bit(SIGCHLD),
-		.wait = AWAITED | sm_bit(SIGCHLD),
-	};
+	const uint64_t set = AWAITED | sm_bit(SIGCHLD);
+	siginfo_t *info = &self->m->info;
 	struct sm_waiter *w = self->w;
 	int status;
 	pid_t pid;
 
-	sm_mask_set(m.before);
-	timedwait_set(w, &m, -1);
-	ASSERT_TRUE(sm_start(&self->env, w));
+	sm_mask_set(set);
+	ASSERT_TRUE(timedwait_start(self, set, set, -1));
 	pid = SM_FORK();
 	if (!pid) {
 		queue_to(getppid(), 0, RT(0), 77);
@@ -483,38 +471,36 @@ TEST_F(signal, timedwait_from_child)
 			pause();
 	}
 	SM_JOIN(w, RT(0));
-	EXPECT_EQ(pid, m.info.si_pid);
-	EXPECT_EQ(77, (long)m.info.si_value.sival_ptr);
+	EXPECT_EQ(pid, info->si_pid);
+	EXPECT_EQ(77, (long)info->si_value.sival_ptr);
 
-	timedwait_set(w, &m, HOUR);
-	ASSERT_TRUE(sm_start(&self->env, w));
+	ASSERT_TRUE(timedwait_start(self, set, set, HOUR));
 	kill(pid, SIGKILL);
 	SM_JOIN(w, SIGCHLD);
-	EXPECT_EQ(CLD_KILLED, m.info.si_code);
-	EXPECT_EQ(pid, m.info.si_pid);
-	EXPECT_EQ(SIGKILL, m.info.si_status);
+	EXPECT_EQ(CLD_KILLED, info->si_code);
+	EXPECT_EQ(pid, info->si_pid);
+	EXPECT_EQ(SIGKILL, info->si_status);
 	EXPECT_EQ(pid, waitpid(pid, &status, 0));
 }
 
 TEST_F(signal, timedwait_timeout)
 {
-	static const int64_t ns[] = {
-		0, 1, 1000, SM_MSEC, 15 * SM_MSEC, 120 * SM_MSEC,
-	};
-	struct masks m = { .before = AWAITED, .wait = AWAITED };
-	struct sm_waiter w = { 0 };
+	static const int64_t ns[] = { 0, 1, 1000, SM_MSEC, 15 * SM_MSEC, 120 * SM_MSEC };
+	struct masks *m = self->m;
+	struct sm_waiter *w = self->w;
 	int i;
 
 	sm_mask_set(AWAITED);
+	m->before = AWAITED;
+	m->wait = AWAITED;
 	sm_rebase(&self->env);
 	for (i = 0; i < ARRAY_SIZE(ns); i++) {
-		timedwait_set(&w, &m, ns[i]);
-		sm_waiter_fn(&w);
-		EXPECT_EQ(-EAGAIN, w.ret);
-		EXPECT_GE(sm_waiter_ns(&w), ns[i]);
-		EXPECT_LT(sm_waiter_ns(&w), ns[i] + sm_late_ns());
-		EXPECT_EQ(m.before, m.after);
-		EXPECT_EQ(0x55555555, m.info.si_signo);
+		timedwait_set(w, m, ns[i]);
+		sm_waiter_fn(w);
+		EXPECT_EQ(-EAGAIN, w->ret);
+		SM_EXPECT_TOOK(w, ns[i]);
+		EXPECT_EQ(m->before, m->after);
+		EXPECT_EQ(0x55555555, m->info.si_signo);
 	}
 	SM_EXPECT_PARKS(&self->env, 2);
 
@@ -527,17 +513,14 @@ TEST_F(signal, timedwait_timeout)
 
 TEST_F(signal, timedwait_errors)
 {
-	static const struct timespec bad[] = {
-		{ 0, 1000000000 }, { 0, -1 }, { -1, 0 },
-	};
+	static const struct timespec bad[] = { { 0, 1000000000 }, { 0, -1 }, { -1, 0 } };
 	uint64_t set = AWAITED, before;
 	int i;
 
 	sm_mask_set(AWAITED);
 	before = sm_mask_now();
 	for (i = 0; i < ARRAY_SIZE(bad); i++)
-		EXPECT_EQ(-EINVAL,
-			  sm_sys(__NR_rt_sigtimedwait, &set, 0, &bad[i], SETSIZE));
+		EXPECT_EQ(-EINVAL, sm_sys(__NR_rt_sigtimedwait, &set, 0, &bad[i], SETSIZE));
 	EXPECT_EQ(-EINVAL, sm_sys(__NR_rt_sigtimedwait, &set, 0, 0, 4));
 	EXPECT_EQ(-EFAULT, sm_sys(__NR_rt_sigtimedwait, 0, 0, 0, SETSIZE));
 	EXPECT_EQ(-EFAULT, sm_sys(__NR_rt_sigtimedwait, &set, 0, -4096, SETSIZE));
@@ -547,58 +530,49 @@ TEST_F(signal, timedwait_errors)
 /* Another signal's handler ends the wait, and sees the mask of before. */
 TEST_F(signal, timedwait_interrupted)
 {
-	struct masks m = { .before = AWAITED | sm_bit(SIGHUP),
-			   .wait = AWAITED };
+	struct masks *m = self->m;
 	struct sm_waiter *w = self->w;
 	int i;
 
 	signal(SIGUSR2, SIG_IGN);
 	for (i = 0; i < 4; i++) {
 		sm_handle(SIGALRM, sa_flags[i % 2]);
-		timedwait_set(w, &m, i / 2 ? HOUR : -1);
-		ASSERT_TRUE(sm_start(&self->env, w));
+		ASSERT_TRUE(timedwait_start(self, AWAITED | sm_bit(SIGHUP), AWAITED,
+					    i / 2 ? HOUR : -1));
 		/* These have no handler. */
 		sm_signal(w, SIGUSR2);
 		sm_signal(w, SIGCHLD);
 		sm_signal(w, SIGHUP);
-		EXPECT_STILL_ASLEEP(&self->env, w);
+		EXPECT_STILL_ASLEEP();
 
 		SM_EXPECT_INTERRUPTED(w, SIGALRM);
 		EXPECT_EQ(1, sm_handled);
-		EXPECT_EQ(m.before | sm_bit(SIGALRM), sm_mask_in_handler);
-		EXPECT_EQ(m.before, sm_mask_to_restore);
-		EXPECT_EQ(m.before, m.after);
-		EXPECT_EQ(0x55555555, m.info.si_signo);
+		EXPECT_EQ(m->before | sm_bit(SIGALRM), sm_mask_in_handler);
+		EXPECT_EQ(m->before, sm_mask_to_restore);
+		EXPECT_EQ(m->before, m->after);
+		EXPECT_EQ(0x55555555, m->info.si_signo);
 	}
 }
 
 /* Waited for though handled and not blocked: taken, no handler runs. */
 TEST_F(signal, timedwait_handled)
 {
-	struct masks m = { .before = 0, .wait = sm_bit(SIGUSR1) };
-	struct sm_waiter *w = self->w;
-
 	sm_handle(SIGUSR1, 0);
-	timedwait_set(w, &m, HOUR);
-	ASSERT_TRUE(sm_start(&self->env, w));
-	sm_signal(w, SIGUSR1);
-	SM_JOIN(w, SIGUSR1);
+	ASSERT_TRUE(timedwait_start(self, 0, sm_bit(SIGUSR1), HOUR));
+	sm_signal(self->w, SIGUSR1);
+	SM_JOIN(self->w, SIGUSR1);
 	EXPECT_EQ(0, sm_handled);
-	EXPECT_EQ(0, m.after);
+	EXPECT_EQ(0, self->m->after);
 }
 
 /* Ignored ones, too, if they are blocked. */
 TEST_F(signal, timedwait_ignored)
 {
-	struct masks m = { .before = AWAITED, .wait = AWAITED };
-	struct sm_waiter *w = self->w;
-
 	sm_mask_set(AWAITED);
 	signal(SIGUSR1, SIG_IGN);
-	timedwait_set(w, &m, HOUR);
-	ASSERT_TRUE(sm_start(&self->env, w));
-	sm_signal(w, SIGUSR1);
-	SM_JOIN(w, SIGUSR1);
+	ASSERT_TRUE(timedwait_start(self, AWAITED, AWAITED, HOUR));
+	sm_signal(self->w, SIGUSR1);
+	SM_JOIN(self->w, SIGUSR1);
 }
 
 /*
@@ -623,8 +597,8 @@ static void *patient_fn(void *arg)
 /* A signal to the process is taken by one of those that wait, no more. */
 TEST_F(signal, one_of_many)
 {
-	struct masks m[NW];
-	int i, n, sig;
+	struct masks *m = self->m;
+	int i, n;
 
 	sm_mask_set(AWAITED);
 	sm_rebase(&self->env);
@@ -635,11 +609,8 @@ TEST_F(signal, one_of_many)
 	}
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
 	for (n = 1; n <= NW; n++) {
-		sig = n % 2 ? SIGUSR1 : RT(0);
-		ASSERT_EQ(0, queue_to(getpid(), 0, sig, n));
-		ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NW) >= n));
-		sm_settle();
-		ASSERT_EQ(n, sm_nr_done(self->w, NW));
+		ASSERT_EQ(0, queue_to(getpid(), 0, n % 2 ? SIGUSR1 : RT(0), n));
+		SM_ASSERT_DONE(self->w, NW, n);
 	}
 	for (i = 0, n = 0; i < NW; i++) {
 		ASSERT_TRUE(sm_waiter_join(&self->w[i]));
@@ -654,55 +625,42 @@ TEST_F(signal, one_of_many)
 /* A signal to a thread is taken by that one. */
 TEST_F(signal, chosen_one)
 {
-	struct masks m[NW];
 	int i, k;
 
 	sm_mask_set(AWAITED);
-	sm_rebase(&self->env);
 	for (i = 0; i < NW; i++) {
-		m[i] = (struct masks){ .before = AWAITED, .wait = AWAITED };
-		timedwait_set(&self->w[i], &m[i], HOUR);
-		ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
+		self->m[i] = (struct masks){ .before = AWAITED, .wait = AWAITED };
+		timedwait_set(&self->w[i], &self->m[i], HOUR);
 	}
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
+	ASSERT_TRUE(sm_start_all(&self->env, self->w, NW));
 	for (i = 0; i < NW; i++) {
 		k = (i * 5 + 3) % NW;
-		ASSERT_EQ(0, i % 2 ? sm_signal(&self->w[k], SIGUSR1) :
-			  queue_to(getpid(), self->w[k].tid, RT(1), k));
-		ASSERT_TRUE(sm_waiter_done(&self->w[k]));
-		sm_settle();
-		EXPECT_EQ(i + 1, sm_nr_done(self->w, NW));
-	}
-	for (i = 0; i < NW; i++) {
-		ASSERT_TRUE(sm_waiter_join(&self->w[i]));
-		EXPECT_EQ(m[i].info.si_signo, self->w[i].ret);
+		ASSERT_EQ(0, send_by(i % 2 ? BY_TGKILL : BY_TGQUEUE, self->w[k].tid,
+				     i % 2 ? SIGUSR1 : RT(1), k));
+		SM_JOIN(&self->w[k], i % 2 ? SIGUSR1 : RT(1));
+		EXPECT_EQ(self->w[k].ret, self->m[k].info.si_signo);
+		SM_ASSERT_DONE(self->w, NW, i + 1);
 	}
 }
 
 /* Waits for different signals do not take each other's. */
 TEST_F(signal, disjoint_sets)
 {
-	struct masks m[NW];
-	uint64_t all = 0;
+	const uint64_t all = ((1ULL << NW) - 1) << (RT(0) - 1);
 	int i, k;
 
-	for (i = 0; i < NW; i++)
-		all |= sm_bit(RT(i));
 	sm_mask_set(all);
-	sm_rebase(&self->env);
 	for (i = 0; i < NW; i++) {
-		m[i] = (struct masks){ .before = all, .wait = sm_bit(RT(i)) };
-		timedwait_set(&self->w[i], &m[i], i % 2 ? HOUR : -1);
-		ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
+		self->m[i] = (struct masks){ .before = all, .wait = sm_bit(RT(i)) };
+		timedwait_set(&self->w[i], &self->m[i], i % 2 ? HOUR : -1);
 	}
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
+	ASSERT_TRUE(sm_start_all(&self->env, self->w, NW));
 	for (i = 0; i < NW; i++) {
 		k = (i * 3 + 1) % NW;
 		ASSERT_EQ(0, queue_to(getpid(), 0, RT(k), k));
 		SM_JOIN(&self->w[k], RT(k));
-		EXPECT_EQ(k, (long)m[k].info.si_value.sival_ptr);
-		sm_settle();
-		EXPECT_EQ(i + 1, sm_nr_done(self->w, NW));
+		EXPECT_EQ(k, (long)self->m[k].info.si_value.sival_ptr);
+		SM_ASSERT_DONE(self->w, NW, i + 1);
 	}
 }
 
@@ -735,7 +693,7 @@ static struct waits *waits_alloc(void)
 		with_masks(&s->c.w[i], &s->m[i]);
 	}
 	for (i = 0; i < 2; i++) {
-		pause_set(&s->c.w[i]);
+		sm_call(&s->c.w[i], __NR_pause);
 		suspend_set(&s->c.w[2 + i], &s->m[2 + i]);
 		timedwait_set(&s->c.w[4 + i], &s->m[4 + i], i ? HOUR : -1);
 	}
@@ -795,8 +753,7 @@ TEST_F(signal, ends_with_process)
 		else
 			sm_tgkill(s->c.pid, s->c.w[i].tid, SIGPIPE);
 		status = sm_child_wait(&s->c);
-		ASSERT_TRUE(WIFSIGNALED(status));
-		EXPECT_EQ(SIGPIPE, WTERMSIG(status));
+		EXPECT_TRUE(sm_killed_by(status, SIGPIPE));
 	}
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
@@ -895,9 +852,9 @@ static void *sender_fn(void *arg)
  */
 TEST_F_TIMEOUT(signal, race_queue, 120)
 {
-	long i, last = -1, taken = 0, eintr = 0, again = 0, twice = 0;
+	long i, taken = 0, eintr = 0, again = 0, twice = 0;
 	struct books *b = calloc(1, sizeof(*b));
-	int64_t stuck = sm_now_ns();
+	struct sm_pace pace = { 0 };
 	uint64_t seed = 31415;
 
 	ASSERT_NE(NULL, b);
@@ -916,12 +873,8 @@ TEST_F_TIMEOUT(signal, race_queue, 120)
 		ASSERT_EQ(0, sm_thread(&b->sender[i], sender_fn, b));
 	while (sm_load(&b->taken) < b->total) {
 		ASSERT_EQ(0, sm_load(&b->bad));
-		if (sm_load(&b->taken) != last) {
-			last = sm_load(&b->taken);
-			stuck = sm_now_ns();
-		}
-		ASSERT_LT(sm_now_ns() - stuck, sm_patience_ns()) {
-			TH_LOG("taken %ld of %ld", last, b->total);
+		ASSERT_FALSE(sm_stuck(&pace, sm_load(&b->taken))) {
+			TH_LOG("taken %ld of %ld", b->taken, b->total);
 		}
 		sm_tgkill(getpid(), b->taker[sm_rnd(&seed) % NTAKERS].tid, NOISE);
 		sm_sleep_ns(sm_rnd(&seed) % 1000000);
@@ -950,16 +903,6 @@ TEST_F_TIMEOUT(signal, race_queue, 120)
 }
 
 /* Two that wake each other by signals, as in old programs. */
-struct side {
-	struct side *peer;
-	pthread_t thread;
-	pid_t tid;
-	bool first;
-	int how;		/* 0 sigsuspend, 1 sigtimedwait, 2 with a time-out */
-	long rounds, done_rounds, bad;
-	int done;
-};
-
 static __thread long my_signals;
 
 static void count_mine(int sig)
@@ -967,75 +910,45 @@ static void count_mine(int sig)
 	sm_store(&my_signals, my_signals + 1);
 }
 
-static void *side_fn(void *arg)
+/* The first of a pair begins. All of them block SIGUSR1. */
+static long take_turn(struct sm_runner *r, long i)
 {
-	struct side *s = arg;
-	uint64_t block = sm_bit(SIGUSR1), none = 0;
-	long got = 0, ret;
+	struct sm_runner *peer = r->nr % 2 ? r - 1 : r + 1;
+	const uint64_t block = sm_bit(SIGUSR1), none = 0;
+	const bool first = r->nr % 2 == 0;
+	long ret;
 
-	sm_mask_set(block);
-	sm_store(&s->tid, sm_gettid());
-	while (!sm_load(&s->peer->tid))
+	while (!sm_load(&peer->tid))
 		sched_yield();
-	if (s->first)
-		sm_tgkill(getpid(), s->peer->tid, SIGUSR1);
-	while (sm_load(&s->done_rounds) < s->rounds) {
-		if (s->how) {
-			ret = timedwait_now(block, NULL, s->how == 1 ? -1 : HOUR);
-			if (ret != SIGUSR1)
-				s->bad = ret;
-		} else {
-			ret = sm_sys(__NR_rt_sigsuspend, &none, SETSIZE);
-			if (ret != -EINTR || sm_load(&my_signals) != ++got ||
-			    sm_mask_now() != block)
-				s->bad = ret ? ret : -EBADMSG;
-		}
-		sm_add(&s->done_rounds, 1);
-		if (!s->first || s->done_rounds < s->rounds)
-			sm_tgkill(getpid(), s->peer->tid, SIGUSR1);
+	if (first && i == 1)
+		sm_tgkill(getpid(), peer->tid, SIGUSR1);
+	if (r->nr / 2 == 0) {
+		ret = sm_sys(__NR_rt_sigsuspend, &none, SETSIZE);
+		if (ret != -EINTR || sm_load(&my_signals) != i || sm_mask_now() != block)
+			return ret ? ret : -EBADMSG;
+	} else {
+		ret = timedwait_now(block, NULL, r->nr / 2 == 1 ? -1 : HOUR);
+		if (ret != SIGUSR1)
+			return ret ? ret : -EBADMSG;
 	}
-	sm_store(&s->done, 1);
-	return NULL;
+	if (!first || i < r->rounds)
+		sm_tgkill(getpid(), peer->tid, SIGUSR1);
+	return 0;
 }
 
 TEST_F_TIMEOUT(signal, race_ping_pong, 60)
 {
-	struct side s[6] = { 0 };
-	int64_t stuck = sm_now_ns();
-	long sum, last = -1, rounds;
-	int i, done;
+	struct sm_runner r[6];
+	int i;
 
 	signal(SIGUSR1, count_mine);
-	rounds = sm_rounds(self->env.parked ? 4000 : 1000);
-	for (i = 0; i < 6; i++) {
-		s[i].peer = &s[i ^ 1];
-		s[i].first = !(i & 1);
-		s[i].how = i / 2;
-		s[i].rounds = rounds;
-	}
+	sm_mask_set(sm_bit(SIGUSR1));
 	for (i = 0; i < 6; i++)
-		ASSERT_EQ(0, sm_thread(&s[i].thread, side_fn, &s[i]));
-	do {
-		for (i = 0, sum = 0, done = 0; i < 6; i++) {
-			sum += sm_load(&s[i].done_rounds);
-			done += sm_load(&s[i].done);
-			ASSERT_EQ(0, s[i].bad);
-		}
-		if (sum != last) {
-			last = sum;
-			stuck = sm_now_ns();
-		}
-		ASSERT_LT(sm_now_ns() - stuck, sm_patience_ns()) {
-			for (i = 0; i < 6; i++)
-				TH_LOG("%d: %ld", i, s[i].done_rounds);
-		}
-		sm_sleep_ms(5);
-	} while (done < 6);
-	for (i = 0; i < 6; i++) {
-		pthread_join(s[i].thread, NULL);
-		EXPECT_EQ(0, s[i].bad);
-		EXPECT_EQ(rounds, s[i].done_rounds);
-	}
+		r[i] = (struct sm_runner) {
+			.nr = i, .round = take_turn,
+			.rounds = sm_rounds(self->env.parked ? 4000 : 1000),
+		};
+	sm_run(_metadata, r, 6);
 	SM_EXPECT_PARKS(&self->env, 20);
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
@@ -1046,7 +959,7 @@ TEST_F_TIMEOUT(signal, race_ping_pong, 60)
  */
 TEST_F_TIMEOUT(signal, race_timeout, 60)
 {
-	struct masks m[3];
+	struct masks *m = self->m;
 	long i, n, taken, rounds = sm_rounds(self->env.parked ? 500 : 150);
 	uint64_t seed = 161803;
 	siginfo_t info;
@@ -1054,10 +967,8 @@ TEST_F_TIMEOUT(signal, race_timeout, 60)
 	sm_mask_set(AWAITED);
 	for (n = 0; n < rounds; n++) {
 		for (i = 0; i < 3; i++) {
-			m[i] = (struct masks){ .before = AWAITED,
-					       .wait = AWAITED };
-			timedwait_set(&self->w[i], &m[i],
-				      100000 + sm_rnd(&seed) % 200000);
+			m[i] = (struct masks){ .before = AWAITED, .wait = AWAITED };
+			timedwait_set(&self->w[i], &m[i], 100000 + sm_rnd(&seed) % 200000);
 			ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
 		}
 		sm_sleep_ns(sm_rnd(&seed) % 300000);
