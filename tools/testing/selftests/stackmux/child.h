@@ -7,7 +7,7 @@
 #ifndef STACKMUX_CHILD_H
 #define STACKMUX_CHILD_H
 
-#include "stackmux_harness.h"
+#include "scenario.h"
 
 #define SM_CHILD_MAX	16
 
@@ -70,6 +70,24 @@ static inline bool sm_child_stop(struct sm_child *c)
 	       sm_wait_until(sm_child_in_state(c, 'T'));
 }
 
+static inline int sm_child_signal(struct sm_child *c, int i, int sig)
+{
+	return sm_tgkill(c->pid, c->w[i].tid, sig);
+}
+
+/* Its call number @i returns @expected. */
+#define SM_CHILD_RETURNS(expected, c, i)				\
+do {									\
+	struct sm_waiter *__w = &(c)->w[i];				\
+									\
+	ASSERT_TRUE(sm_waiter_done(__w)) {				\
+		TH_LOG("call %d does not come back", i);		\
+	}								\
+	EXPECT_EQ((long)(expected), __w->ret) {				\
+		TH_LOG("call %d", i);					\
+	}								\
+} while (0)
+
 /* Exit status as waitpid() gives it; -1 if there is no end. */
 static inline int sm_child_wait(struct sm_child *c)
 {
@@ -91,31 +109,24 @@ static inline void sm_child_ends(struct __test_metadata *_metadata,
 				 struct sm_env *env, struct sm_child *c,
 				 int wake)
 {
-	int i, status;
+	int i, stopped, status;
 
-	ASSERT_TRUE(sm_child_start(env, c));
-	kill(c->pid, SIGKILL);
-	status = sm_child_wait(c);
-	ASSERT_TRUE(WIFSIGNALED(status));
-	EXPECT_EQ(SIGKILL, WTERMSIG(status));
-	for (i = 0; i < c->nr; i++)
-		EXPECT_EQ(0, c->w[i].done);
-	SM_EXPECT_NONE_PARKED(env);
-
-	/* Killed while stopped */
-	ASSERT_TRUE(sm_child_start(env, c));
-	ASSERT_TRUE(sm_child_stop(c));
-	kill(c->pid, SIGKILL);
-	status = sm_child_wait(c);
-	ASSERT_TRUE(WIFSIGNALED(status));
-	EXPECT_EQ(SIGKILL, WTERMSIG(status));
-	SM_EXPECT_NONE_PARKED(env);
+	for (stopped = 0; stopped < 2; stopped++) {
+		ASSERT_TRUE(sm_child_start(env, c));
+		if (stopped)
+			ASSERT_TRUE(sm_child_stop(c));
+		kill(c->pid, SIGKILL);
+		EXPECT_TRUE(sm_killed_by(sm_child_wait(c), SIGKILL));
+		for (i = 0; i < c->nr; i++)
+			EXPECT_EQ(0, c->w[i].done);
+		SM_EXPECT_NONE_PARKED(env);
+	}
 
 	c->w[c->nr / 2].after = sm_child_exit_42;
 	ASSERT_TRUE(sm_child_start(env, c));
-	ASSERT_EQ(0, sm_tgkill(c->pid, c->w[c->nr / 2].tid, wake));
+	ASSERT_EQ(0, sm_child_signal(c, c->nr / 2, wake));
 	status = sm_child_wait(c);
-	ASSERT_TRUE(WIFEXITED(status));
+	EXPECT_TRUE(WIFEXITED(status));
 	EXPECT_EQ(42, WEXITSTATUS(status));
 	for (i = 0; i < c->nr; i++)
 		EXPECT_EQ(0, c->w[i].done);

@@ -179,6 +179,7 @@ struct sm_runner {
 	int nr;			/* which of them it is */
 	long rounds;
 	long (*round)(struct sm_runner *r, long i);	/* from 1; 0 or what is wrong */
+	void *data;		/* for round() */
 	pthread_t thread;
 	pid_t tid;
 	long done_rounds, bad;
@@ -200,29 +201,54 @@ static inline void *sm_runner_fn(void *arg)
 	return NULL;
 }
 
-/* All @n run to their end, and none of them gets stuck on the way. */
-static inline void sm_run(struct __test_metadata *_metadata, struct sm_runner *r, int n)
+static inline int sm_runners_start(struct sm_runner *r, int n)
 {
-	struct sm_pace pace = { 0 };
-	int i, done;
-	long sum;
+	int i;
 
 	for (i = 0; i < n; i++)
-		ASSERT_EQ(0, sm_thread(&r[i].thread, sm_runner_fn, &r[i]));
-	do {
-		for (i = 0, sum = 0, done = 0; i < n; i++) {
+		if (sm_thread(&r[i].thread, sm_runner_fn, &r[i]))
+			return -1;
+	return 0;
+}
+
+/* How many of them have come to their end? */
+static inline int sm_runners_done(struct sm_runner *r, int n)
+{
+	int i, done = 0;
+
+	for (i = 0; i < n; i++)
+		done += sm_load(&r[i].done);
+	return done;
+}
+
+/*
+ * All @n run to their end, and none of them gets stuck on the way. Until then
+ * @disturb is called again and again.
+ */
+static inline void sm_run(struct __test_metadata *_metadata, struct sm_runner *r, int n,
+			  void (*disturb)(struct sm_runner *r, int n))
+{
+	struct sm_pace pace = { 0 };
+	long sum;
+	int i;
+
+	ASSERT_EQ(0, sm_runners_start(r, n));
+	while (sm_runners_done(r, n) < n) {
+		for (i = 0, sum = 0; i < n; i++) {
 			ASSERT_EQ(0, sm_load(&r[i].bad)) {
 				TH_LOG("thread %d, round %ld", i, r[i].done_rounds);
 			}
 			sum += sm_load(&r[i].done_rounds);
-			done += sm_load(&r[i].done);
 		}
 		ASSERT_FALSE(sm_stuck(&pace, sum)) {
 			for (i = 0; i < n; i++)
 				TH_LOG("thread %d: round %ld", i, r[i].done_rounds);
 		}
-		sm_sleep_ms(5);
-	} while (done < n);
+		if (disturb)
+			disturb(r, n);
+		else
+			sm_sleep_ms(5);
+	}
 	for (i = 0; i < n; i++) {
 		pthread_join(r[i].thread, NULL);
 		EXPECT_EQ(0, r[i].bad);

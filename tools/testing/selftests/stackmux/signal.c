@@ -714,8 +714,7 @@ TEST_F(signal, stop_continue)
 		ASSERT_EQ(0, kill(s->c.pid, SIGCONT));
 		/* Only sigtimedwait() tells of it. */
 		for (i = 4; i < 6; i++) {
-			ASSERT_TRUE(sm_waiter_done(&s->c.w[i]));
-			EXPECT_EQ(-EINTR, s->c.w[i].ret);
+			SM_CHILD_RETURNS(-EINTR, &s->c, i);
 			EXPECT_EQ(s->m[i].before, s->m[i].after);
 		}
 		/* And the two threads have gone, but for the first. */
@@ -729,9 +728,8 @@ TEST_F(signal, stop_continue)
 		}
 	}
 	for (i = 3; i >= 0; i--) {
-		sm_tgkill(s->c.pid, s->c.w[i].tid, SIGUSR2);
-		ASSERT_TRUE(sm_waiter_done(&s->c.w[i]));
-		EXPECT_EQ(-EINTR, s->c.w[i].ret);
+		sm_child_signal(&s->c, i, SIGUSR2);
+		SM_CHILD_RETURNS(-EINTR, &s->c, i);
 		EXPECT_EQ(s->m[i].before, s->m[i].after);
 	}
 	EXPECT_EQ(0, sm_child_wait(&s->c));
@@ -740,7 +738,7 @@ TEST_F(signal, stop_continue)
 TEST_F(signal, ends_with_process)
 {
 	struct waits *s = waits_alloc();
-	int i, status;
+	int i;
 
 	ASSERT_NE(NULL, s);
 	sm_child_ends(_metadata, &self->env, &s->c, SIGUSR2);
@@ -751,9 +749,8 @@ TEST_F(signal, ends_with_process)
 		if (i < 0)
 			kill(s->c.pid, SIGPIPE);
 		else
-			sm_tgkill(s->c.pid, s->c.w[i].tid, SIGPIPE);
-		status = sm_child_wait(&s->c);
-		EXPECT_TRUE(sm_killed_by(status, SIGPIPE));
+			sm_child_signal(&s->c, i, SIGPIPE);
+		EXPECT_TRUE(sm_killed_by(sm_child_wait(&s->c), SIGPIPE));
 	}
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
@@ -948,7 +945,7 @@ TEST_F_TIMEOUT(signal, race_ping_pong, 60)
 			.nr = i, .round = take_turn,
 			.rounds = sm_rounds(self->env.parked ? 4000 : 1000),
 		};
-	sm_run(_metadata, r, 6);
+	sm_run(_metadata, r, 6, NULL);
 	SM_EXPECT_PARKS(&self->env, 20);
 	SM_EXPECT_NONE_PARKED(&self->env);
 }

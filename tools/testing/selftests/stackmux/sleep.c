@@ -18,28 +18,6 @@
 /* Slack of ordinary threads; the remaining time includes it. */
 #define SLACK		50000LL
 
-FIXTURE(sleep) {
-	struct sm_env env;
-	int64_t clock_set;	/* by how much the real-time clock was moved */
-};
-
-SM_VARIANTS(sleep);
-
-FIXTURE_SETUP(sleep)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-}
-
-FIXTURE_TEARDOWN(sleep)
-{
-	struct timespec ts;
-
-	if (self->clock_set) {
-		ts = sm_ts(sm_clock_ns(CLOCK_REALTIME) - self->clock_set);
-		clock_settime(CLOCK_REALTIME, &ts);
-	}
-}
-
 /* The ways to sleep. */
 static const struct form {
 	const char *name;
@@ -69,6 +47,30 @@ struct nap {
 	int64_t until;		/* deadline in its clock */
 };
 
+FIXTURE(sleep) {
+	struct sm_env env;
+	struct sm_waiter w[NR_FORMS];
+	struct nap n[NR_FORMS];
+	int64_t clock_set;	/* by how much the real-time clock was moved */
+};
+
+SM_VARIANTS(sleep);
+
+FIXTURE_SETUP(sleep)
+{
+	sm_setup(_metadata, &self->env, variant->parked);
+}
+
+FIXTURE_TEARDOWN(sleep)
+{
+	struct timespec ts;
+
+	if (self->clock_set) {
+		ts = sm_ts(sm_clock_ns(CLOCK_REALTIME) - self->clock_set);
+		clock_settime(CLOCK_REALTIME, &ts);
+	}
+}
+
 static const struct timespec untouched = { -77, -88 };
 
 static bool same(const struct timespec *a, const struct timespec *b)
@@ -76,27 +78,29 @@ static bool same(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
+static bool rem_untouched(const struct nap *n)
+{
+	return same(&n->rem, &untouched);
+}
+
 static int64_t ts_ns(const struct timespec *ts)
 {
 	return ts->tv_sec * SM_SEC + ts->tv_nsec;
 }
 
-static void nap_set(struct nap *n, const struct form *f, int64_t ns)
+/* @w is to sleep for @ns. */
+static void nap_set(struct nap *n, struct sm_waiter *w, const struct form *f, int64_t ns)
 {
 	n->form = f;
 	n->ns = ns;
 	n->until = sm_clock_ns(f->clock) + ns;
 	n->req = sm_ts(f->absolute ? n->until : ns);
 	n->rem = untouched;
-}
-
-static void nap_waiter(struct nap *n, struct sm_waiter *w)
-{
-	if (n->form->nanosleep)
+	if (f->nanosleep)
 		sm_call(w, __NR_nanosleep, &n->req, &n->rem);
 	else
-		sm_call(w, __NR_clock_nanosleep, n->form->clock, n->form->absolute ?
-			TIMER_ABSTIME : 0, &n->req, &n->rem);
+		sm_call(w, __NR_clock_nanosleep, f->clock, f->absolute ? TIMER_ABSTIME : 0,
+			&n->req, &n->rem);
 	w->data = n;
 }
 
@@ -107,9 +111,8 @@ static int rem_arg(const struct form *f)
 }
 
 /* In the calling thread. */
-static long nap_now(struct nap *n, struct sm_waiter *w)
+static long nap_now(struct sm_waiter *w)
 {
-	nap_waiter(n, w);
 	sm_waiter_fn(w);
 	return w->ret;
 }
@@ -122,6 +125,18 @@ static bool early(const struct nap *n, const struct sm_waiter *w)
 	return sm_waiter_ns(w) < n->ns;
 }
 
+/* All forms at the same time */
+static bool naps_start(FIXTURE_DATA(sleep) *self, int64_t ns)
+{
+	int f;
+
+	for (f = 0; f < NR_FORMS; f++)
+		nap_set(&self->n[f], &self->w[f], &forms[f], ns);
+	return sm_start_all(&self->env, self->w, NR_FORMS);
+}
+
+#define for_each_form(f)	for ((f) = forms; (f) < forms + NR_FORMS; (f)++)
+
 static long raw_sleep(clockid_t clock, int flags, const void *req, void *rem)
 {
 	return sm_sys(__NR_clock_nanosleep, clock, flags, req, rem);
@@ -130,23 +145,23 @@ static long raw_sleep(clockid_t clock, int flags, const void *req, void *rem)
 TEST_F(sleep, never_early)
 {
 	const int64_t ns[] = {
-		1, 1000, 50 * 1000, SM_MSEC, 20 * SM_MSEC, sm_soon_ns(),
-		sm_soon_ns() + SM_MSEC,
+		1, 1000, 50 * 1000, SM_MSEC, 20 * SM_MSEC, sm_soon_ns(), sm_soon_ns() + SM_MSEC,
 	};
-	struct sm_waiter w = { 0 };
-	struct nap n;
-	int f, i;
+	struct sm_waiter *w = self->w;
+	struct nap *n = self->n;
+	const struct form *f;
+	int i;
 
-	for (f = 0; f < NR_FORMS; f++) {
+	for_each_form(f) {
 		sm_rebase(&self->env);
 		for (i = 0; i < ARRAY_SIZE(ns); i++) {
-			nap_set(&n, &forms[f], ns[i]);
-			EXPECT_EQ(0, nap_now(&n, &w));
-			EXPECT_FALSE(early(&n, &w));
-			EXPECT_LT(sm_waiter_ns(&w), ns[i] + sm_late_ns()) {
-				TH_LOG("%s", forms[f].name);
+			nap_set(n, w, f, ns[i]);
+			EXPECT_EQ(0, nap_now(w));
+			EXPECT_FALSE(early(n, w));
+			EXPECT_LT(sm_waiter_ns(w), ns[i] + sm_late_ns()) {
+				TH_LOG("%s", f->name);
 			}
-			EXPECT_TRUE(same(&n.rem, &untouched));
+			EXPECT_TRUE(rem_untouched(n));
 		}
 		/* Nobody else sleeps here: these are the naps'. */
 		SM_EXPECT_PARKS(&self->env, 2);
@@ -155,22 +170,22 @@ TEST_F(sleep, never_early)
 
 TEST_F(sleep, at_once)
 {
-	struct sm_waiter w = { 0 };
+	struct sm_waiter *w = self->w;
+	const struct form *f;
 	int64_t past[4];
-	struct nap n;
-	int f, i;
+	int i;
 
-	for (f = 0; f < NR_FORMS; f++) {
+	for_each_form(f) {
 		past[0] = 0;
 		past[1] = 1;
-		past[2] = sm_clock_ns(forms[f].clock) - 1000;
-		past[3] = sm_clock_ns(forms[f].clock) - SM_SEC;
-		for (i = 0; i < (forms[f].absolute ? 4 : 1); i++) {
-			nap_set(&n, &forms[f], 0);
-			n.req = sm_ts(past[i]);
-			EXPECT_EQ(0, nap_now(&n, &w));
-			EXPECT_LT(sm_waiter_ns(&w), sm_late_ns());
-			EXPECT_TRUE(same(&n.rem, &untouched));
+		past[2] = sm_clock_ns(f->clock) - 1000;
+		past[3] = sm_clock_ns(f->clock) - SM_SEC;
+		for (i = 0; i < (f->absolute ? 4 : 1); i++) {
+			nap_set(self->n, w, f, 0);
+			self->n->req = sm_ts(past[i]);
+			EXPECT_EQ(0, nap_now(w));
+			EXPECT_LT(sm_waiter_ns(w), sm_late_ns());
+			EXPECT_TRUE(rem_untouched(self->n));
 		}
 	}
 	SM_EXPECT_NONE_PARKED(&self->env);
@@ -188,34 +203,29 @@ TEST_F(sleep, errors)
 	};
 	static const clockid_t no_clock[] = { 10, 12, 99, -1 };
 	struct timespec ts = sm_ts(SM_MSEC);
-	struct sm_waiter w = { 0 };
-	struct nap n;
-	void *none;
-	int f, i;
+	void *none = sm_no_access();
+	const long bad_req[] = { 0, (long)none, -4096 };
+	struct sm_waiter *w = self->w;
+	const struct form *f;
+	int i;
 
-	none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, none);
-	for (f = 0; f < NR_FORMS; f++) {
+	ASSERT_NE(NULL, none);
+	for_each_form(f) {
 		for (i = 0; i < ARRAY_SIZE(bad); i++) {
-			nap_set(&n, &forms[f], 0);
-			n.req = bad[i];
-			EXPECT_EQ(-EINVAL, nap_now(&n, &w));
-			EXPECT_TRUE(same(&n.rem, &untouched));
+			nap_set(self->n, w, f, 0);
+			self->n->req = bad[i];
+			EXPECT_EQ(-EINVAL, nap_now(w));
+			EXPECT_TRUE(rem_untouched(self->n));
 		}
-		for (i = 0; i < 3; i++) {
-			nap_set(&n, &forms[f], SM_MSEC);
-			nap_waiter(&n, &w);
-			w.arg[rem_arg(&forms[f]) - 1] =
-				(long)(i == 0 ? NULL : i == 1 ? none : (void *)-4096L);
-			sm_waiter_fn(&w);
-			EXPECT_EQ(-EFAULT, w.ret);
+		for (i = 0; i < ARRAY_SIZE(bad_req); i++) {
+			nap_set(self->n, w, f, SM_MSEC);
+			w->arg[rem_arg(f) - 1] = bad_req[i];
+			EXPECT_EQ(-EFAULT, nap_now(w));
 		}
 		/* Nobody looks at this pointer unless a signal comes. */
-		nap_set(&n, &forms[f], 3 * SM_MSEC);
-		nap_waiter(&n, &w);
-		w.arg[rem_arg(&forms[f])] = (long)none;
-		sm_waiter_fn(&w);
-		EXPECT_EQ(0, w.ret);
+		nap_set(self->n, w, f, 3 * SM_MSEC);
+		w->arg[rem_arg(f)] = (long)none;
+		EXPECT_EQ(0, nap_now(w));
 	}
 	for (i = 0; i < ARRAY_SIZE(no_sleep); i++)
 		EXPECT_EQ(-EOPNOTSUPP, raw_sleep(no_sleep[i], 0, &ts, NULL));
@@ -230,22 +240,18 @@ TEST_F(sleep, errors)
 TEST_F(sleep, far_future)
 {
 	static const int64_t sec[] = { 1000000000, INT64_MAX / SM_SEC, INT64_MAX };
-	struct sm_waiter w = { 0 };
-	struct nap n;
-	int f, i;
+	const struct form *f;
+	int i;
 
 	sm_handle(SIGUSR1, 0);
-	for (f = 0; f < NR_FORMS; f++) {
+	for_each_form(f) {
 		for (i = 0; i < ARRAY_SIZE(sec); i++) {
-			nap_set(&n, &forms[f], HOUR);
-			n.req.tv_sec = sec[i];
-			n.req.tv_nsec = 999999999;
-			if (forms[f].absolute && !i)
-				n.req.tv_sec += sm_clock_ns(forms[f].clock) /
-						SM_SEC;
-			nap_waiter(&n, &w);
-			ASSERT_TRUE(sm_start(&self->env, &w));
-			SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
+			nap_set(self->n, self->w, f, HOUR);
+			self->n->req = (struct timespec){ sec[i], 999999999 };
+			if (f->absolute && !i)
+				self->n->req.tv_sec += sm_clock_ns(f->clock) / SM_SEC;
+			ASSERT_TRUE(sm_start(&self->env, self->w));
+			SM_EXPECT_INTERRUPTED(self->w, SIGUSR1);
 		}
 	}
 }
@@ -257,76 +263,63 @@ TEST_F(sleep, far_future)
 TEST_F(sleep, interrupted)
 {
 	static const int sa_flags[] = { 0, SA_RESTART };
-	struct sm_waiter w = { 0 };
-	int64_t asleep, sent, rem;
-	struct nap n;
-	int f, i;
+	struct sm_waiter *w = self->w;
+	struct nap *n = self->n;
+	const struct form *f;
+	int64_t asleep, sent;
+	int i;
 
-	for (f = 0; f < NR_FORMS; f++) {
+	for_each_form(f) {
 		for (i = 0; i < ARRAY_SIZE(sa_flags); i++) {
 			sm_handle(SIGUSR1, sa_flags[i]);
-			nap_set(&n, &forms[f], HOUR);
-			nap_waiter(&n, &w);
-			ASSERT_TRUE(sm_start(&self->env, &w));
+			nap_set(n, w, f, HOUR);
+			ASSERT_TRUE(sm_start(&self->env, w));
 			asleep = sm_now_ns();
 			sm_sleep_ms(20);
 			sent = sm_now_ns();
-			SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
+			SM_EXPECT_INTERRUPTED(w, SIGUSR1);
 			EXPECT_EQ(1, sm_handled);
-			if (forms[f].absolute) {
-				EXPECT_TRUE(same(&n.rem, &untouched));
+			if (f->absolute) {
+				EXPECT_TRUE(rem_untouched(n));
 				continue;
 			}
-			rem = ts_ns(&n.rem);
-			EXPECT_GE(rem, HOUR - sm_waiter_ns(&w)) {
-				TH_LOG("%s", forms[f].name);
+			EXPECT_GE(ts_ns(&n->rem), HOUR - sm_waiter_ns(w)) {
+				TH_LOG("%s", f->name);
 			}
-			EXPECT_LE(rem, HOUR + SLACK - (sent - asleep)) {
-				TH_LOG("%s", forms[f].name);
+			EXPECT_LE(ts_ns(&n->rem), HOUR + SLACK - (sent - asleep)) {
+				TH_LOG("%s", f->name);
 			}
-			EXPECT_GE(n.rem.tv_nsec, 0);
-			EXPECT_LT(n.rem.tv_nsec, SM_SEC);
+			EXPECT_GE(n->rem.tv_nsec, 0);
+			EXPECT_LT(n->rem.tv_nsec, SM_SEC);
 		}
 	}
 }
 
 TEST_F(sleep, interrupted_rem_pointer)
 {
-	struct sm_waiter w = { 0 };
-	struct nap n;
-	void *none;
-	int f;
+	void *none = sm_no_access();
+	struct nap *n = self->n;
+	/* The last is that of the time to sleep, as in a loop that sleeps on. */
+	const long rem[] = { 0, (long)none, (long)&n->req };
+	struct sm_waiter *w = self->w;
+	const struct form *f;
+	int i;
 
-	none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, none);
+	ASSERT_NE(NULL, none);
 	sm_handle(SIGUSR1, 0);
-	for (f = 0; f < NR_FORMS; f++) {
-		const struct form *form = &forms[f];
-
-		nap_set(&n, form, HOUR);
-		nap_waiter(&n, &w);
-		w.arg[rem_arg(form)] = 0;
-		ASSERT_TRUE(sm_start(&self->env, &w));
-		SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
-
-		nap_set(&n, form, HOUR);
-		nap_waiter(&n, &w);
-		w.arg[rem_arg(form)] = (long)none;
-		ASSERT_TRUE(sm_start(&self->env, &w));
-		sm_signal(&w, SIGUSR1);
-		SM_JOIN(&w, form->absolute ? -EINTR : -EFAULT);
-
-		/* Both the same place, as in a loop that sleeps on. */
-		nap_set(&n, form, HOUR);
-		nap_waiter(&n, &w);
-		w.arg[rem_arg(form)] = (long)&n.req;
-		ASSERT_TRUE(sm_start(&self->env, &w));
-		SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
-		if (form->absolute) {
-			EXPECT_EQ(n.until, ts_ns(&n.req));
+	for_each_form(f) {
+		for (i = 0; i < ARRAY_SIZE(rem); i++) {
+			nap_set(n, w, f, HOUR);
+			w->arg[rem_arg(f)] = rem[i];
+			ASSERT_TRUE(sm_start(&self->env, w));
+			sm_signal(w, SIGUSR1);
+			SM_JOIN(w, i == 1 && !f->absolute ? -EFAULT : -EINTR);
+		}
+		if (f->absolute) {
+			EXPECT_EQ(n->until, ts_ns(&n->req));
 		} else {
-			EXPECT_LT(ts_ns(&n.req), HOUR + SLACK);
-			EXPECT_GE(ts_ns(&n.req), HOUR - sm_waiter_ns(&w));
+			EXPECT_LT(ts_ns(&n->req), HOUR + SLACK);
+			EXPECT_GE(ts_ns(&n->req), HOUR - sm_waiter_ns(w));
 		}
 	}
 	munmap(none, 4096);
@@ -335,30 +328,20 @@ TEST_F(sleep, interrupted_rem_pointer)
 /* Signals that nobody handles do not end a sleep. */
 TEST_F(sleep, ignored_signals)
 {
-	struct sm_waiter w[NR_FORMS] = { 0 };
-	struct nap n[NR_FORMS];
-	int f;
+	static const int sigs[] = { SIGUSR2, SIGCHLD, SIGWINCH, SIGCONT };
+	struct sm_waiter *w = self->w;
+	int f, i;
 
 	signal(SIGUSR2, SIG_IGN);
 	sm_handle(SIGUSR1, 0);
-	sm_rebase(&self->env);
-	for (f = 0; f < NR_FORMS; f++) {
-		nap_set(&n[f], &forms[f], HOUR);
-		nap_waiter(&n[f], &w[f]);
-		ASSERT_EQ(0, sm_waiter_run(&w[f]));
-	}
+	ASSERT_TRUE(naps_start(self, HOUR));
+	for (f = 0; f < NR_FORMS; f++)
+		for (i = 0; i < ARRAY_SIZE(sigs); i++)
+			sm_signal(&w[f], sigs[i]);
+	SM_EXPECT_WAITS(w, NR_FORMS);
 	ASSERT_TRUE(sm_asleep(&self->env, w, NR_FORMS));
 	for (f = 0; f < NR_FORMS; f++) {
-		sm_signal(&w[f], SIGUSR2);
-		sm_signal(&w[f], SIGCHLD);
-		sm_signal(&w[f], SIGWINCH);
-		sm_signal(&w[f], SIGCONT);
-	}
-	sm_settle();
-	EXPECT_EQ(0, sm_nr_done(w, NR_FORMS));
-	ASSERT_TRUE(sm_asleep(&self->env, w, NR_FORMS));
-	for (f = 0; f < NR_FORMS; f++) {
-		EXPECT_TRUE(same(&n[f].rem, &untouched));
+		EXPECT_TRUE(rem_untouched(&self->n[f]));
 		SM_EXPECT_INTERRUPTED(&w[f], SIGUSR1);
 	}
 }
@@ -389,10 +372,8 @@ static struct naps *naps_alloc(int64_t ns)
 		return NULL;
 	s->c.nr = NR_FORMS;
 	s->c.setup = handle_usr1;
-	for (i = 0; i < NR_FORMS; i++) {
-		nap_set(&s->n[i], &forms[i], ns);
-		nap_waiter(&s->n[i], &s->c.w[i]);
-	}
+	for (i = 0; i < NR_FORMS; i++)
+		nap_set(&s->n[i], &s->c.w[i], &forms[i], ns);
 	return s;
 }
 
@@ -403,14 +384,13 @@ static struct naps *naps_alloc(int64_t ns)
 TEST_F(sleep, stops_then_signal)
 {
 	struct naps *s = naps_alloc(HOUR);
-	int64_t asleep, sent, slack;
+	int64_t asleep, sent, slack, rem;
 	int i;
 
 	ASSERT_NE(NULL, s);
 	/* Another one, with a remarkable slack */
 	s->c.nr++;
-	nap_set(&s->n[NR_FORMS], &forms[1], HOUR);
-	nap_waiter(&s->n[NR_FORMS], &s->c.w[NR_FORMS]);
+	nap_set(&s->n[NR_FORMS], &s->c.w[NR_FORMS], &forms[1], HOUR);
 	s->c.w[NR_FORMS].before = set_slack;
 
 	ASSERT_TRUE(sm_child_start(&self->env, &s->c));
@@ -423,20 +403,18 @@ TEST_F(sleep, stops_then_signal)
 	}
 	for (i = s->c.nr - 1; i >= 0; i--) {
 		sent = sm_now_ns();
-		ASSERT_EQ(0, sm_tgkill(s->c.pid, s->c.w[i].tid, SIGUSR1));
-		ASSERT_TRUE(sm_waiter_done(&s->c.w[i]));
-		EXPECT_EQ(-EINTR, s->c.w[i].ret);
+		ASSERT_EQ(0, sm_child_signal(&s->c, i, SIGUSR1));
+		SM_CHILD_RETURNS(-EINTR, &s->c, i);
 		if (s->n[i].form->absolute) {
-			EXPECT_TRUE(same(&s->n[i].rem, &untouched));
+			EXPECT_TRUE(rem_untouched(&s->n[i]));
 			continue;
 		}
 		slack = i == NR_FORMS ? 1000 * SM_SEC : SLACK;
-		EXPECT_GE(ts_ns(&s->n[i].rem), HOUR +
-			  (i == NR_FORMS ? slack : 0) -
-			  sm_waiter_ns(&s->c.w[i])) {
+		rem = ts_ns(&s->n[i].rem);
+		EXPECT_GE(rem, HOUR + (i == NR_FORMS ? slack : 0) - sm_waiter_ns(&s->c.w[i])) {
 			TH_LOG("sleep %d", i);
 		}
-		EXPECT_LE(ts_ns(&s->n[i].rem), HOUR + slack - (sent - asleep)) {
+		EXPECT_LE(rem, HOUR + slack - (sent - asleep)) {
 			TH_LOG("sleep %d", i);
 		}
 	}
@@ -496,16 +474,15 @@ TEST_F(sleep, stopped_over_deadline)
 TEST_F(sleep, stop_writes_rem)
 {
 	struct naps *s = naps_alloc(HOUR);
-	void *none;
+	void *none = sm_no_access();
 	int i;
 
-	none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, none);
+	ASSERT_NE(NULL, none);
 	ASSERT_NE(NULL, s);
 	ASSERT_TRUE(sm_child_start(&self->env, &s->c));
 	ASSERT_TRUE(sm_child_stop(&s->c));
 	for (i = 0; i < s->c.nr; i++)
-		EXPECT_EQ(s->n[i].form->absolute, same(&s->n[i].rem, &untouched));
+		EXPECT_EQ(s->n[i].form->absolute, rem_untouched(&s->n[i]));
 	kill(s->c.pid, SIGKILL);
 	EXPECT_TRUE(WIFSIGNALED(sm_child_wait(&s->c)));
 
@@ -516,16 +493,13 @@ TEST_F(sleep, stop_writes_rem)
 	ASSERT_TRUE(sm_child_stop(&s->c));
 	ASSERT_EQ(0, kill(s->c.pid, SIGCONT));
 	for (i = 0; i < s->c.nr; i++) {
-		if (s->n[i].form->absolute)
-			continue;
-		ASSERT_TRUE(sm_waiter_done(&s->c.w[i]));
-		EXPECT_EQ(-EFAULT, s->c.w[i].ret);
+		if (!s->n[i].form->absolute)
+			SM_CHILD_RETURNS(-EFAULT, &s->c, i);
 	}
 	for (i = FIRST_ABSOLUTE; i < s->c.nr; i++) {
 		ASSERT_EQ(0, sm_load(&s->c.w[i].done));
-		ASSERT_EQ(0, sm_tgkill(s->c.pid, s->c.w[i].tid, SIGUSR1));
-		ASSERT_TRUE(sm_waiter_done(&s->c.w[i]));
-		EXPECT_EQ(-EINTR, s->c.w[i].ret);
+		ASSERT_EQ(0, sm_child_signal(&s->c, i, SIGUSR1));
+		SM_CHILD_RETURNS(-EINTR, &s->c, i);
 	}
 	EXPECT_EQ(0, sm_child_wait(&s->c));
 	munmap(none, 4096);
@@ -554,43 +528,32 @@ static bool move_clock(int64_t *moved, int64_t ns)
 
 TEST_F(sleep, clock_set)
 {
-	struct sm_waiter w[NR_FORMS] = { 0 };
-	struct nap n[NR_FORMS];
-	int f, hit;
+	struct sm_waiter *w = self->w;
+	struct nap *n = self->n;
+	int f;
 
 	if (!move_clock(&self->clock_set, 0))
 		SKIP(return, "the clock cannot be set");
 	sm_handle(SIGUSR1, 0);
-	sm_rebase(&self->env);
-	for (f = 0; f < NR_FORMS; f++) {
-		nap_set(&n[f], &forms[f], HOUR);
-		nap_waiter(&n[f], &w[f]);
-		ASSERT_EQ(0, sm_waiter_run(&w[f]));
-	}
-	ASSERT_TRUE(sm_asleep(&self->env, w, NR_FORMS));
+	ASSERT_TRUE(naps_start(self, HOUR));
 
 	/* Back, and forward, but not far enough */
 	ASSERT_TRUE(move_clock(&self->clock_set, -HOUR));
-	sm_settle();
-	EXPECT_EQ(0, sm_nr_done(w, NR_FORMS));
+	SM_EXPECT_WAITS(w, NR_FORMS);
 	ASSERT_TRUE(move_clock(&self->clock_set, HOUR + HOUR / 2));
-	sm_settle();
-	EXPECT_EQ(0, sm_nr_done(w, NR_FORMS));
+	SM_EXPECT_WAITS(w, NR_FORMS);
 	ASSERT_TRUE(sm_asleep(&self->env, w, NR_FORMS));
 
 	ASSERT_TRUE(move_clock(&self->clock_set, HOUR));
 	for (f = 0; f < NR_FORMS; f++) {
 		/* Relative sleeps on CLOCK_TAI are not exempt. */
-		hit = forms[f].clock == CLOCK_TAI ||
-		      (forms[f].clock == CLOCK_REALTIME && forms[f].absolute);
-		if (hit) {
+		if (forms[f].clock == CLOCK_TAI ||
+		    (forms[f].clock == CLOCK_REALTIME && forms[f].absolute)) {
 			SM_JOIN(&w[f], 0);
-			EXPECT_TRUE(same(&n[f].rem, &untouched));
+			EXPECT_TRUE(rem_untouched(&n[f]));
 		}
 	}
-	EXPECT_EQ(3, sm_nr_done(w, NR_FORMS));
-	sm_settle();
-	EXPECT_EQ(3, sm_nr_done(w, NR_FORMS));
+	SM_ASSERT_DONE(w, NR_FORMS, 3);
 	for (f = 0; f < NR_FORMS; f++) {
 		if (w[f].done)
 			continue;
@@ -604,82 +567,74 @@ TEST_F(sleep, clock_set)
 TEST_F(sleep, timer_slack)
 {
 	const int64_t slack = 300 * SM_MSEC;
-	struct sm_waiter w = { 0 };
-	struct nap n;
-	int f;
+	struct sm_waiter *w = self->w;
+	struct nap *n = self->n;
+	const struct form *f;
 
 	sm_handle(SIGUSR1, 0);
-	for (f = 0; f < NR_FORMS; f++) {
+	for_each_form(f) {
 		ASSERT_EQ(0, prctl(PR_SET_TIMERSLACK, slack));
-		nap_set(&n, &forms[f], 15 * SM_MSEC);
-		EXPECT_EQ(0, nap_now(&n, &w));
-		EXPECT_FALSE(early(&n, &w));
-		EXPECT_LT(sm_waiter_ns(&w), n.ns + slack + sm_late_ns());
+		nap_set(n, w, f, 15 * SM_MSEC);
+		EXPECT_EQ(0, nap_now(w));
+		EXPECT_FALSE(early(n, w));
+		EXPECT_LT(sm_waiter_ns(w), n->ns + slack + sm_late_ns());
 		ASSERT_EQ(0, prctl(PR_SET_TIMERSLACK, 0));
-		if (forms[f].absolute)
+		if (f->absolute)
 			continue;
 
-		nap_set(&n, &forms[f], HOUR);
-		nap_waiter(&n, &w);
-		w.before = set_slack;
-		ASSERT_TRUE(sm_start(&self->env, &w));
-		w.before = NULL;
-		SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
-		EXPECT_LE(ts_ns(&n.rem), HOUR + 1000 * SM_SEC);
-		EXPECT_GE(ts_ns(&n.rem), HOUR + 1000 * SM_SEC - sm_waiter_ns(&w));
+		nap_set(n, w, f, HOUR);
+		w->before = set_slack;
+		ASSERT_TRUE(sm_start(&self->env, w));
+		w->before = NULL;
+		SM_EXPECT_INTERRUPTED(w, SIGUSR1);
+		EXPECT_LE(ts_ns(&n->rem), HOUR + 1000 * SM_SEC);
+		EXPECT_GE(ts_ns(&n->rem), HOUR + 1000 * SM_SEC - sm_waiter_ns(w));
 	}
 }
 
-/* In a time namespace: deadlines are those of its clocks. */
+/* In a time namespace: deadlines are those of its clocks. Which step fails, or 0. */
 static int timens_child(void)
 {
-	struct sm_waiter w[NR_FORMS] = { 0 };
-	struct nap n[NR_FORMS];
-	int f;
+	struct sm_waiter w = { 0 };
+	const struct form *f;
+	int64_t rem;
+	struct nap n;
 
 	if (sm_clock_ns(CLOCK_MONOTONIC) < 1000000 * SM_SEC ||
 	    sm_clock_ns(CLOCK_BOOTTIME) < 2000000 * SM_SEC)
 		return 2;
 	sm_handle(SIGUSR1, 0);
-	for (f = 0; f < NR_FORMS; f++) {
-		nap_set(&n[f], &forms[f], 60 * SM_MSEC);
-		if (nap_now(&n[f], &w[f]))
+	for_each_form(f) {
+		nap_set(&n, &w, f, 60 * SM_MSEC);
+		if (nap_now(&w))
 			return 3;
-		if (sm_clock_ns(forms[f].clock) < n[f].until)
+		if (early(&n, &w))
 			return 4;
-		if (sm_waiter_ns(&w[f]) > 60 * SM_MSEC + sm_late_ns())
+		if (sm_waiter_ns(&w) > 60 * SM_MSEC + sm_late_ns())
 			return 5;
-	}
-	for (f = 0; f < NR_FORMS; f++) {
-		nap_set(&n[f], &forms[f], HOUR);
-		nap_waiter(&n[f], &w[f]);
-		if (sm_waiter_run(&w[f]))
+
+		nap_set(&n, &w, f, HOUR);
+		if (sm_waiter_run(&w) || !sm_sleeps(&w))
 			return 6;
-	}
-	for (f = 0; f < NR_FORMS; f++) {
-		if (!sm_sleeps(&w[f]))
+		sm_signal(&w, SIGUSR1);
+		if (!sm_waiter_join(&w))
 			return 7;
-		sm_signal(&w[f], SIGUSR1);
-		if (!sm_waiter_join(&w[f]))
+		if (w.ret != -EINTR)
 			return 8;
-		if (w[f].ret != -EINTR)
+		if (f->absolute != rem_untouched(&n))
 			return 9;
-		if (forms[f].absolute != same(&n[f].rem, &untouched))
+		rem = ts_ns(&n.rem);
+		if (!f->absolute && (rem > HOUR + SLACK || rem < HOUR - sm_waiter_ns(&w)))
 			return 10;
-		if (!forms[f].absolute &&
-		    (ts_ns(&n[f].rem) > HOUR + SLACK ||
-		     ts_ns(&n[f].rem) < HOUR - sm_waiter_ns(&w[f])))
-			return 11;
 	}
 	return 0;
 }
 
 TEST_F(sleep, time_namespace)
 {
+	pid_t pid = SM_FORK();
 	int status;
-	pid_t pid;
 
-	pid = SM_FORK();
 	if (!pid) {
 		if (unshare(CLONE_NEWTIME) ||
 		    sm_write_file("/proc/self/timens_offsets",
@@ -723,8 +678,8 @@ TEST_F(sleep, cpu_time)
 	for (abs = 0; abs < 2; abs++) {
 		until = sm_clock_ns(CLOCK_PROCESS_CPUTIME_ID) + ns;
 		req = sm_ts(abs ? until : ns);
-		sm_call(&w, __NR_clock_nanosleep, CLOCK_PROCESS_CPUTIME_ID, abs ?
-			TIMER_ABSTIME : 0, &req, &rem);
+		sm_call(&w, __NR_clock_nanosleep, CLOCK_PROCESS_CPUTIME_ID,
+			abs ? TIMER_ABSTIME : 0, &req, &rem);
 		ASSERT_EQ(0, sm_waiter_run(&w));
 		ASSERT_TRUE(sm_wait_until(sm_load(&w.entered)));
 		sm_store(&burn, 1);
@@ -755,7 +710,6 @@ struct herd {
 	int through;		/* past the gate, about to sleep */
 	int back;
 	int early, failed;
-	int64_t last;
 };
 
 struct sheep {
@@ -771,7 +725,6 @@ static void *sheep_fn(void *arg)
 	struct herd *h = s->h;
 	uint32_t gate, round = 0;
 	struct timespec ts;
-	int64_t now, last;
 
 	for (;;) {
 		while ((gate = sm_load(&h->gate)) == round)
@@ -783,16 +736,9 @@ static void *sheep_fn(void *arg)
 		sm_add(&h->through, 1);
 		if (raw_sleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL))
 			sm_add(&h->failed, 1);
-		now = sm_now_ns();
-		s->naps++;
-		if (now < h->until)
+		if (sm_now_ns() < h->until)
 			sm_add(&h->early, 1);
-		last = sm_load(&h->last);
-		while (now > last &&
-		       !__atomic_compare_exchange_n(&h->last, &last, now, 0,
-						    __ATOMIC_SEQ_CST,
-						    __ATOMIC_SEQ_CST))
-			;
+		s->naps++;
 		sm_add(&h->back, 1);
 	}
 }
@@ -825,7 +771,6 @@ TEST_F_TIMEOUT(sleep, herd, 60)
 		}
 		h.through = 0;
 		h.back = 0;
-		h.last = 0;
 		h.until = sm_now_ns() + wait;
 		sm_store(&h.gate, round);
 		sm_wake(&h.gate, INT_MAX, SM_PRIVATE);
@@ -835,8 +780,7 @@ TEST_F_TIMEOUT(sleep, herd, 60)
 			all = sm_load(&h.through) == nr;
 			if (all && self->env.parked)
 				all = sm_check_parked(&self->env, nr, &st);
-			seen = all && !sm_load(&h.back) &&
-			       sm_now_ns() < h.until;
+			seen = all && !sm_load(&h.back) && sm_now_ns() < h.until;
 		} while (!seen && sm_now_ns() < h.until);
 		ASSERT_TRUE(sm_wait_until(sm_load(&h.back) == nr)) {
 			TH_LOG("%d of %d have come back", h.back, nr);
@@ -862,12 +806,8 @@ TEST_F_TIMEOUT(sleep, herd, 60)
 #define NSLEEPERS	4
 
 struct sleeper {
-	pthread_t thread;
-	pid_t tid;
 	uint64_t seed;
-	long rounds;
-	long eintr, full, bad, early, wrong_rem;
-	int done;
+	long eintr, full, early, wrong_rem;
 };
 
 static __thread int my_handled;
@@ -877,84 +817,70 @@ static void count_mine(int sig)
 	my_handled++;
 }
 
-static void *sleeper_fn(void *arg)
+static long short_nap(struct sm_runner *r, long i)
 {
-	struct sleeper *s = arg;
-	struct sm_waiter w;
+	struct sleeper *s = r->data;
+	struct sm_waiter w = { 0 };
+	int before = my_handled;
 	struct nap n;
-	int before;
-	long i;
+	int64_t rem;
 
-	sm_store(&s->tid, sm_gettid());
-	for (i = 0; i < s->rounds; i++) {
-		memset(&w, 0, sizeof(w));
-		nap_set(&n, &forms[sm_rnd(&s->seed) % NR_FORMS],
-			sm_rnd(&s->seed) % 400000);
-		before = my_handled;
-		switch (nap_now(&n, &w)) {
-		case 0:
-			s->full++;
-			s->early += early(&n, &w);
-			break;
-		case -EINTR:
-			s->eintr++;
-			if (my_handled == before)
-				s->bad = -EINTR;
-			if (n.form->absolute)
-				s->wrong_rem += !same(&n.rem, &untouched);
-			else if (ts_ns(&n.rem) <= 0 ||
-				 ts_ns(&n.rem) > n.ns + SLACK ||
-				 ts_ns(&n.rem) + sm_waiter_ns(&w) < n.ns)
-				s->wrong_rem++;
-			break;
-		default:
-			s->bad = w.ret;
-		}
+	nap_set(&n, &w, &forms[sm_rnd(&s->seed) % NR_FORMS], sm_rnd(&s->seed) % 400000);
+	switch (nap_now(&w)) {
+	case 0:
+		s->full++;
+		s->early += early(&n, &w);
+		return 0;
+	case -EINTR:
+		s->eintr++;
+		rem = ts_ns(&n.rem);
+		if (n.form->absolute)
+			s->wrong_rem += !rem_untouched(&n);
+		else
+			s->wrong_rem += rem <= 0 || rem > n.ns + SLACK ||
+					rem + sm_waiter_ns(&w) < n.ns;
+		return my_handled == before ? -EINTR : 0;
+	default:
+		return w.ret;
 	}
-	sm_store(&s->done, 1);
-	return NULL;
 }
 
-static bool all_done(struct sleeper *s)
+static void sleepers_init(struct sm_runner *r, struct sleeper *s, long rounds)
 {
 	int i;
 
-	for (i = 0; i < NSLEEPERS; i++)
-		if (!sm_load(&s[i].done))
-			return false;
-	return true;
+	for (i = 0; i < NSLEEPERS; i++) {
+		s[i].seed = 1234567 + i;
+		r[i] = (struct sm_runner) {
+			.nr = i, .rounds = rounds, .round = short_nap, .data = &s[i],
+		};
+	}
+}
+
+static void signal_one(struct sm_runner *r, int n)
+{
+	static uint64_t seed = 4711;
+	int i = sm_rnd(&seed) % n;
+
+	if (sm_load(&r[i].tid) && !sm_load(&r[i].done))
+		sm_tgkill(getpid(), r[i].tid, SIGUSR1);
+	sm_sleep_ns(sm_rnd(&seed) % 200000);
 }
 
 /* Signals come as the time is up. */
 TEST_F_TIMEOUT(sleep, race_signals, 60)
 {
 	struct sleeper s[NSLEEPERS] = { 0 };
-	uint64_t seed = 4711;
-	long i, eintr = 0, full = 0, rounds;
-	int64_t end;
+	struct sm_runner r[NSLEEPERS];
+	long i, eintr = 0, full = 0;
 
 	signal(SIGUSR1, count_mine);
-	rounds = sm_rounds(self->env.parked ? 1500 : 400);
+	sleepers_init(r, s, sm_rounds(self->env.parked ? 1500 : 400));
+	sm_run(_metadata, r, NSLEEPERS, signal_one);
 	for (i = 0; i < NSLEEPERS; i++) {
-		s[i].seed = 1234567 + i;
-		s[i].rounds = rounds;
-		ASSERT_EQ(0, sm_thread(&s[i].thread, sleeper_fn, &s[i]));
-		ASSERT_TRUE(sm_wait_until(sm_load(&s[i].tid)));
-	}
-	end = sm_now_ns() + sm_patience_ns() * 2 * sm_rounds_factor();
-	while (!all_done(s)) {
-		ASSERT_LT(sm_now_ns(), end);
-		i = sm_rnd(&seed) % NSLEEPERS;
-		if (!sm_load(&s[i].done))
-			sm_tgkill(getpid(), s[i].tid, SIGUSR1);
-		sm_sleep_ns(sm_rnd(&seed) % 200000);
-	}
-	for (i = 0; i < NSLEEPERS; i++) {
-		pthread_join(s[i].thread, NULL);
-		EXPECT_EQ(0, s[i].bad);
 		EXPECT_EQ(0, s[i].early);
 		EXPECT_EQ(0, s[i].wrong_rem);
-		EXPECT_EQ(rounds, s[i].eintr + s[i].full);
+		EXPECT_EQ(r[i].rounds, s[i].eintr + s[i].full);
 		eintr += s[i].eintr;
 		full += s[i].full;
 	}
@@ -967,27 +893,26 @@ TEST_F_TIMEOUT(sleep, race_signals, 60)
 /* A storm of stops: nobody is told, nobody wakes early. */
 TEST_F_TIMEOUT(sleep, race_stops, 60)
 {
-	struct sleeper *s = sm_shared_alloc(sizeof(*s) * NSLEEPERS);
-	long i, stops = 0, rounds = sm_rounds(300);
-	int64_t end;
+	struct {
+		struct sm_runner r[NSLEEPERS];
+		struct sleeper s[NSLEEPERS];
+	} *shared = sm_shared_alloc(sizeof(*shared));
+	const int64_t end = sm_now_ns() + sm_patience_ns() * 2 * sm_rounds_factor();
+	struct sm_runner *r = shared->r;
+	long i, stops = 0;
 	pid_t pid;
 
-	ASSERT_NE(NULL, s);
-	for (i = 0; i < NSLEEPERS; i++) {
-		s[i].seed = 7654321 + i;
-		s[i].rounds = rounds;
-	}
+	ASSERT_NE(NULL, shared);
+	sleepers_init(r, shared->s, sm_rounds(300));
 	pid = SM_FORK();
 	if (!pid) {
+		if (sm_runners_start(r, NSLEEPERS))
+			_exit(1);
 		for (i = 0; i < NSLEEPERS; i++)
-			if (sm_thread(&s[i].thread, sleeper_fn, &s[i]))
-				_exit(1);
-		for (i = 0; i < NSLEEPERS; i++)
-			pthread_join(s[i].thread, NULL);
+			pthread_join(r[i].thread, NULL);
 		_exit(0);
 	}
-	end = sm_now_ns() + sm_patience_ns() * 2 * sm_rounds_factor();
-	while (!all_done(s)) {
+	while (sm_runners_done(r, NSLEEPERS) < NSLEEPERS) {
 		ASSERT_LT(sm_now_ns(), end);
 		kill(pid, SIGSTOP);
 		sm_sleep_ns(100000);
@@ -997,9 +922,9 @@ TEST_F_TIMEOUT(sleep, race_stops, 60)
 	}
 	SM_EXPECT_STATUS(0, pid);
 	for (i = 0; i < NSLEEPERS; i++) {
-		EXPECT_EQ(0, s[i].bad);
-		EXPECT_EQ(0, s[i].early);
-		EXPECT_EQ(rounds, s[i].full);
+		EXPECT_EQ(0, r[i].bad);
+		EXPECT_EQ(0, shared->s[i].early);
+		EXPECT_EQ(r[i].rounds, shared->s[i].full);
 	}
 	EXPECT_GT(stops, 5);
 	SM_EXPECT_PARKS(&self->env, 20);

@@ -1131,7 +1131,7 @@ TEST_F_TIMEOUT(wait, race_own_children, 60)
 			.nr = i, .round = own_child,
 			.rounds = sm_rounds(self->env.parked ? 500 : 200),
 		};
-	sm_run(_metadata, r, NW);
+	sm_run(_metadata, r, NW, NULL);
 	EXPECT_EQ(-ECHILD, wait4_now(-1, __WALL));
 	SM_EXPECT_PARKS(&self->env, 20);
 	SM_EXPECT_NONE_PARKED(&self->env);
