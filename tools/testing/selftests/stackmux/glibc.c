@@ -26,7 +26,7 @@ FIXTURE(glibc) {
 SM_FIXTURE(glibc);
 
 /* A thread that calls a function instead of a system call. */
-typedef long (*thread_fn)(struct sm_waiter *w);
+typedef long (*thread_fn)(void *arg, long how);
 
 static void *fn_main(void *arg)
 {
@@ -34,22 +34,35 @@ static void *fn_main(void *arg)
 	thread_fn fn = (thread_fn)w->data;
 
 	sm_store(&w->tid, sm_gettid());
-	w->start_ns = sm_now_ns();
 	sm_store(&w->entered, 1);
-	w->ret = fn(w);
-	w->end_ns = sm_now_ns();
+	w->ret = fn((void *)w->arg[0], w->arg[1]);
 	sm_store(&w->done, 1);
 	return NULL;
 }
 
-static int fn_run(struct sm_waiter *w, thread_fn fn, long a0, long a1)
+static int fn_run(struct sm_waiter *w, thread_fn fn, void *arg, long how)
 {
 	memset(w, 0, sizeof(*w));
 	w->data = (void *)fn;
-	w->arg[0] = a0;
-	w->arg[1] = a1;
+	w->arg[0] = (long)arg;
+	w->arg[1] = how;
 	return sm_thread(&w->thread, fn_main, w);
 }
+
+/* The first @n threads call @fn; it and @how may depend on @i. */
+#define FN_RUN(i, n, fn, arg, how)					\
+do {									\
+	sm_rebase(&self->env);						\
+	for ((i) = 0; (i) < (n); (i)++)					\
+		ASSERT_EQ(0, fn_run(&self->w[i], fn, arg, how));	\
+} while (0)
+
+/* ... and wait in there. */
+#define FN_START(i, n, fn, arg, how)					\
+do {									\
+	FN_RUN(i, n, fn, arg, how);					\
+	ASSERT_TRUE(sm_asleep(&self->env, self->w, n));			\
+} while (0)
 
 static struct timespec in_ns(clockid_t clock, int64_t ns)
 {
@@ -68,26 +81,23 @@ static struct timespec late(clockid_t clock)
 
 #define NS(ts)	((ts)->tv_sec * SM_SEC + (ts)->tv_nsec)
 
-/*
- * @call times out at its deadline, @ts of @clock, and not before; also if that
- * is over already.
- */
-#define EXPECT_ENDS(call, ts, clock)				\
+/* @call times out at its deadline, @ts of @clock, and not before; also if it is over. */
+#define EXPECT_ENDS(ts, clock, call)					\
 do {									\
-	*(ts) = soon(clock);						\
+	(ts) = soon(clock);						\
 	EXPECT_EQ(ETIMEDOUT, (call));					\
-	EXPECT_GE(sm_clock_ns(clock), NS(ts));				\
-	EXPECT_LT(sm_clock_ns(clock), NS(ts) + sm_late_ns());		\
-	*(ts) = in_ns(clock, -SM_SEC);					\
+	EXPECT_GE(sm_clock_ns(clock), NS(&(ts)));			\
+	EXPECT_LT(sm_clock_ns(clock), NS(&(ts)) + sm_late_ns());	\
+	(ts) = in_ns(clock, -SM_SEC);					\
 	EXPECT_EQ(ETIMEDOUT, (call));					\
 } while (0)
 
 /* The same, and it looks at the deadline before. */
-#define EXPECT_TIMES_OUT(call, ts, clock)				\
+#define EXPECT_TIMES_OUT(ts, clock, call)				\
 do {									\
-	EXPECT_ENDS(call, ts, clock);					\
-	*(ts) = late(clock);						\
-	(ts)->tv_nsec = SM_SEC;						\
+	EXPECT_ENDS(ts, clock, call);					\
+	(ts) = late(clock);						\
+	(ts).tv_nsec = SM_SEC;						\
 	EXPECT_EQ(EINVAL, (call));					\
 } while (0)
 
@@ -103,6 +113,7 @@ static const clockid_t clocks[] = { CLOCK_REALTIME, CLOCK_MONOTONIC };
 struct gate {
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
+	clockid_t clock;
 	int tickets, waiting;
 };
 
@@ -111,6 +122,7 @@ static void gate_init(struct gate *g, clockid_t clock)
 	pthread_condattr_t attr;
 
 	memset(g, 0, sizeof(*g));
+	g->clock = clock;
 	pthread_mutex_init(&g->mutex, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, clock);
@@ -120,17 +132,16 @@ static void gate_init(struct gate *g, clockid_t clock)
 enum { WAIT, TIMEDWAIT, CLOCKWAIT };
 
 /* Take a ticket; wait for it in one way or another. */
-static long gate_pass(struct sm_waiter *w)
+static long gate_pass(void *arg, long how)
 {
-	struct gate *g = (struct gate *)w->arg[0];
-	clockid_t clock = w->arg[1] >> 4;
-	struct timespec ts = late(clock);
+	struct gate *g = arg;
+	struct timespec ts = late(g->clock);
 	int ret = 0;
 
 	pthread_mutex_lock(&g->mutex);
 	g->waiting++;
 	while (!g->tickets && !ret) {
-		switch (w->arg[1] & 15) {
+		switch (how) {
 		case WAIT:
 			ret = pthread_cond_wait(&g->cond, &g->mutex);
 			break;
@@ -138,13 +149,24 @@ static long gate_pass(struct sm_waiter *w)
 			ret = pthread_cond_timedwait(&g->cond, &g->mutex, &ts);
 			break;
 		case CLOCKWAIT:
-			ret = pthread_cond_clockwait(&g->cond, &g->mutex, clock, &ts);
+			ret = pthread_cond_clockwait(&g->cond, &g->mutex, g->clock, &ts);
 		}
 	}
 	g->tickets--;
 	g->waiting--;
 	pthread_mutex_unlock(&g->mutex);
 	return ret;
+}
+
+static void gate_open(struct gate *g, int tickets)
+{
+	pthread_mutex_lock(&g->mutex);
+	g->tickets += tickets;
+	if (tickets == 1)
+		pthread_cond_signal(&g->cond);
+	else
+		pthread_cond_broadcast(&g->cond);
+	pthread_mutex_unlock(&g->mutex);
 }
 
 TEST_F(glibc, cond)
@@ -156,37 +178,22 @@ TEST_F(glibc, cond)
 	for (c = 0; c < 2; c++) {
 		for (how = WAIT; how <= CLOCKWAIT; how++) {
 			gate_init(&g, clocks[c]);
-			sm_rebase(&self->env);
-			for (i = 0; i < NT; i++)
-				ASSERT_EQ(0, fn_run(&self->w[i], gate_pass,
-						    (long)&g,
-						    how | clocks[c] << 4));
-			ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
+			FN_START(i, NT, gate_pass, &g, how);
 			for (i = 1; i <= 3; i++) {
-				pthread_mutex_lock(&g.mutex);
-				g.tickets++;
-				pthread_cond_signal(&g.cond);
-				pthread_mutex_unlock(&g.mutex);
-				ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NT) >= i));
-				sm_settle();
-				EXPECT_EQ(i, sm_nr_done(self->w, NT));
+				gate_open(&g, 1);
+				SM_ASSERT_DONE(self->w, NT, i);
 			}
-			pthread_mutex_lock(&g.mutex);
 			EXPECT_EQ(NT - 3, g.waiting);
-			g.tickets += NT - 3;
-			pthread_cond_broadcast(&g.cond);
-			pthread_mutex_unlock(&g.mutex);
+			gate_open(&g, NT - 3);
 			SM_JOIN_ALL(self->w, NT, 0);
 			EXPECT_EQ(0, g.tickets);
 			EXPECT_EQ(0, pthread_cond_destroy(&g.cond));
 		}
 		gate_init(&g, clocks[c]);
 		pthread_mutex_lock(&g.mutex);
-		EXPECT_TIMES_OUT(pthread_cond_timedwait(&g.cond, &g.mutex,
-							&ts), &ts, clocks[c]);
-		EXPECT_TIMES_OUT(pthread_cond_clockwait(&g.cond, &g.mutex,
-							clocks[!c], &ts),
-				 &ts, clocks[!c]);
+		EXPECT_TIMES_OUT(ts, clocks[c], pthread_cond_timedwait(&g.cond, &g.mutex, &ts));
+		EXPECT_TIMES_OUT(ts, clocks[!c],
+				 pthread_cond_clockwait(&g.cond, &g.mutex, clocks[!c], &ts));
 		EXPECT_EQ(EBUSY, pthread_mutex_trylock(&g.mutex));
 		pthread_mutex_unlock(&g.mutex);
 	}
@@ -202,9 +209,9 @@ struct queue {
 	int end;
 };
 
-static long queue_put(struct sm_waiter *w)
+static long queue_put(void *arg, long how)
 {
-	struct queue *q = (struct queue *)w->arg[0];
+	struct queue *q = arg;
 	struct timespec ts;
 
 	for (;;) {
@@ -226,16 +233,16 @@ static long queue_put(struct sm_waiter *w)
 	}
 }
 
-static long queue_get(struct sm_waiter *w)
+static long queue_get(void *arg, long how)
 {
-	struct queue *q = (struct queue *)w->arg[0];
+	struct queue *q = arg;
 	struct timespec ts;
 
 	for (;;) {
 		pthread_mutex_lock(&q->mutex);
 		while (!q->n && !q->end) {
 			ts = in_ns(CLOCK_MONOTONIC, 100000);
-			if (w->arg[1])
+			if (how)
 				pthread_cond_wait(&q->more, &q->mutex);
 			else
 				pthread_cond_clockwait(&q->more, &q->mutex,
@@ -261,9 +268,7 @@ TEST_F_TIMEOUT(glibc, cond_queue, 60)
 	};
 	int i;
 
-	for (i = 0; i < NT; i++)
-		ASSERT_EQ(0, fn_run(&self->w[i], i % 2 ? queue_put : queue_get,
-				    (long)&q, i & 2));
+	FN_RUN(i, NT, i % 2 ? queue_put : queue_get, &q, i & 2);
 	SM_JOIN_ALL(self->w, NT, 0);
 	EXPECT_EQ(q.rounds * (q.rounds + 1) / 2, q.sum);
 	EXPECT_EQ(0, q.n);
@@ -303,22 +308,20 @@ static int mutex_init(pthread_mutex_t *m, const struct mutex_kind *k, bool share
 
 enum { LOCK, TIMEDLOCK, CLOCKLOCK };
 
-static long lock_it(struct sm_waiter *w)
+static long lock_it(void *arg, long how)
 {
-	pthread_mutex_t *m = (pthread_mutex_t *)w->arg[0];
-	struct timespec ts;
+	struct timespec ts = late(CLOCK_REALTIME);
+	pthread_mutex_t *m = arg;
 	int ret;
 
-	switch (w->arg[1]) {
+	switch (how) {
 	case LOCK:
 		ret = pthread_mutex_lock(m);
 		break;
 	case TIMEDLOCK:
-		ts = late(CLOCK_REALTIME);
 		ret = pthread_mutex_timedlock(m, &ts);
 		break;
 	default:
-		ts = late(CLOCK_REALTIME);
 		ret = pthread_mutex_clocklock(m, CLOCK_REALTIME, &ts);
 	}
 	if (ret && ret != EOWNERDEAD)
@@ -329,18 +332,17 @@ static long lock_it(struct sm_waiter *w)
 	return ret;
 }
 
-static long lock_times_out(struct sm_waiter *w)
+static long lock_times_out(void *arg, long how)
 {
 	struct timespec ts = soon(CLOCK_REALTIME);
-	int ret;
+	int ret = pthread_mutex_timedlock(arg, &ts);
 
-	ret = pthread_mutex_timedlock((pthread_mutex_t *)w->arg[0], &ts);
 	return sm_clock_ns(CLOCK_REALTIME) < NS(&ts) ? -1 : ret;
 }
 
-static long watch_it(struct sm_waiter *w)
+static long watch_it(void *arg, long how)
 {
-	return sm_sleeps((struct sm_waiter *)w->arg[0]);
+	return sm_sleeps(arg);
 }
 
 /*
@@ -353,8 +355,7 @@ static bool sleeps_for_owner(struct sm_waiter *w)
 {
 	struct sm_waiter watcher;
 
-	return !fn_run(&watcher, watch_it, (long)w, 0) &&
-	       sm_waiter_join(&watcher) && watcher.ret;
+	return !fn_run(&watcher, watch_it, w, 0) && sm_waiter_join(&watcher) && watcher.ret;
 }
 
 TEST_F(glibc, mutex)
@@ -373,14 +374,12 @@ TEST_F(glibc, mutex)
 		}
 		if (k->type == PTHREAD_MUTEX_ERRORCHECK)
 			EXPECT_EQ(EDEADLK, pthread_mutex_lock(&m));
-		sm_rebase(&self->env);
-		for (i = 0; i < 6; i++)
-			ASSERT_EQ(0, fn_run(&self->w[i], lock_it, (long)&m, i % 3));
+		FN_RUN(i, 6, lock_it, &m, i % 3);
 		if (k->parks)
 			ASSERT_TRUE(sm_wait_parked(&self->env, 6));
 		for (i = 0; i < 6; i++)
 			ASSERT_TRUE(sleeps_for_owner(&self->w[i]));
-		ASSERT_EQ(0, fn_run(&self->w[6], lock_times_out, (long)&m, 0));
+		ASSERT_EQ(0, fn_run(&self->w[6], lock_times_out, &m, 0));
 		SM_JOIN(&self->w[6], ETIMEDOUT);
 		EXPECT_EQ(0, sm_nr_done(self->w, 6));
 		EXPECT_EQ(0, pthread_mutex_unlock(&m));
@@ -393,17 +392,16 @@ struct counter {
 	pthread_mutex_t mutex;
 	pthread_rwlock_t rw;
 	long rounds, value, bad;
-	int readers;
 };
 
-static long count_mutex(struct sm_waiter *w)
+static long count_mutex(void *arg, long how)
 {
-	struct counter *c = (struct counter *)w->arg[0];
+	struct counter *c = arg;
 	struct timespec ts;
 	long i, val;
 
 	for (i = 0; i < c->rounds; i++) {
-		if (w->arg[1] % 2) {
+		if (how % 2) {
 			do {
 				ts = in_ns(CLOCK_REALTIME, 300000);
 			} while (pthread_mutex_timedlock(&c->mutex, &ts));
@@ -429,8 +427,7 @@ TEST_F_TIMEOUT(glibc, mutex_contention, 60)
 		memset(&c, 0, sizeof(c));
 		ASSERT_EQ(0, mutex_init(&c.mutex, &mutex_kinds[kind], false));
 		c.rounds = sm_rounds(300);
-		for (i = 0; i < 6; i++)
-			ASSERT_EQ(0, fn_run(&self->w[i], count_mutex, (long)&c, i));
+		FN_RUN(i, 6, count_mutex, &c, i);
 		SM_JOIN_ALL(self->w, 6, 0);
 		EXPECT_EQ(6 * c.rounds, c.value) {
 			TH_LOG("%s", mutex_kinds[kind].name);
@@ -441,11 +438,18 @@ TEST_F_TIMEOUT(glibc, mutex_contention, 60)
 }
 
 /* The owner of a robust mutex goes: a thread, then a whole process. */
-static long lock_and_exit(struct sm_waiter *w)
+struct robust {
+	pthread_mutex_t mutex;
+	int step;
+};
+
+static long lock_and_exit(void *arg, long how)
 {
-	pthread_mutex_lock((pthread_mutex_t *)w->arg[0]);
-	sm_store((int *)w->arg[1], 1);
-	while (sm_load((int *)w->arg[1]) == 1)
+	struct robust *s = arg;
+
+	pthread_mutex_lock(&s->mutex);
+	sm_store(&s->step, 1);
+	while (sm_load(&s->step) == 1)
 		sm_sleep_ms(1);
 	return 0;
 }
@@ -453,30 +457,30 @@ static long lock_and_exit(struct sm_waiter *w)
 TEST_F(glibc, robust_owner_dies)
 {
 	static const int kinds[] = { 4, 7 };
-	struct {
-		pthread_mutex_t mutex;
-		int step;
-	} *s = sm_shared_alloc(sizeof(*s));
-	int i, k, status;
+	struct robust *s = sm_shared_alloc(sizeof(*s));
+	struct sm_waiter *w = self->w, *owner = &w[3];
+	const struct mutex_kind *k;
+	int i, n, status;
 	pid_t pid;
 
 	ASSERT_NE(NULL, s);
-	for (k = 0; k < 2; k++) {
-		ASSERT_EQ(0, mutex_init(&s->mutex, &mutex_kinds[kinds[k]], true));
+	for (n = 0; n < ARRAY_SIZE(kinds); n++) {
+		k = &mutex_kinds[kinds[n]];
+		ASSERT_EQ(0, mutex_init(&s->mutex, k, true));
 		s->step = 0;
-		ASSERT_EQ(0, fn_run(&self->w[3], lock_and_exit,
-				    (long)&s->mutex, (long)&s->step));
+		ASSERT_EQ(0, fn_run(owner, lock_and_exit, s, 0));
 		ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
-		for (i = 0; i < 3; i++) {
-			ASSERT_EQ(0, fn_run(&self->w[i], lock_it, (long)&s->mutex, i));
-			ASSERT_TRUE(sm_sleeps(&self->w[i]));
-		}
-		sm_store(&s->step, 2);
-		SM_JOIN(&self->w[3], 0);
+		FN_RUN(i, 3, lock_it, &s->mutex, i);
+		if (k->parks)
+			ASSERT_TRUE(sm_wait_parked(&self->env, 3));
 		for (i = 0; i < 3; i++)
-			ASSERT_TRUE(sm_waiter_join(&self->w[i]));
+			ASSERT_TRUE(sm_sleeps(&w[i]));
+		sm_store(&s->step, 2);
+		SM_JOIN(owner, 0);
+		for (i = 0; i < 3; i++)
+			ASSERT_TRUE(sm_waiter_join(&w[i]));
 		/* One is told, and makes it usable for the others. */
-		EXPECT_EQ(EOWNERDEAD, self->w[0].ret + self->w[1].ret + self->w[2].ret);
+		EXPECT_EQ(EOWNERDEAD, w[0].ret + w[1].ret + w[2].ret);
 
 		s->step = 0;
 		pid = SM_FORK();
@@ -487,48 +491,47 @@ TEST_F(glibc, robust_owner_dies)
 				pause();
 		}
 		ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
-		ASSERT_EQ(0, fn_run(&self->w[0], lock_it, (long)&s->mutex, k));
-		ASSERT_TRUE(sm_sleeps(&self->w[0]));
+		ASSERT_EQ(0, fn_run(w, lock_it, &s->mutex, n));
+		ASSERT_TRUE(sm_sleeps(w));
 		kill(pid, SIGKILL);
-		SM_JOIN(&self->w[0], EOWNERDEAD);
+		SM_JOIN(w, EOWNERDEAD);
 		ASSERT_EQ(0, sm_waitpid(pid, &status));
 		EXPECT_EQ(0, pthread_mutex_destroy(&s->mutex));
 	}
 	munmap(s, sizeof(*s));
 }
 
-static long rdlock(struct sm_waiter *w)
+static long rdlock(void *arg, long how)
 {
-	pthread_rwlock_t *l = (pthread_rwlock_t *)w->arg[0];
+	pthread_rwlock_t *l = arg;
 	struct timespec ts = late(CLOCK_REALTIME);
-	int ret = w->arg[1] ? pthread_rwlock_timedrdlock(l, &ts) :
-			      pthread_rwlock_rdlock(l);
+	int ret = how ? pthread_rwlock_timedrdlock(l, &ts) : pthread_rwlock_rdlock(l);
 
 	if (!ret)
 		pthread_rwlock_unlock(l);
 	return ret;
 }
 
-static long wrlock(struct sm_waiter *w)
+static long wrlock(void *arg, long how)
 {
-	pthread_rwlock_t *l = (pthread_rwlock_t *)w->arg[0];
+	pthread_rwlock_t *l = arg;
 	struct timespec ts = late(CLOCK_MONOTONIC);
-	int ret = w->arg[1] ? pthread_rwlock_clockwrlock(l, CLOCK_MONOTONIC, &ts) :
-			      pthread_rwlock_wrlock(l);
+	int ret = how ? pthread_rwlock_clockwrlock(l, CLOCK_MONOTONIC, &ts) :
+			pthread_rwlock_wrlock(l);
 
 	if (!ret)
 		pthread_rwlock_unlock(l);
 	return ret;
 }
 
-static long count_rw(struct sm_waiter *w)
+static long count_rw(void *arg, long how)
 {
-	struct counter *c = (struct counter *)w->arg[0];
+	struct counter *c = arg;
 	struct timespec ts;
 	long i, val;
 
 	for (i = 0; i < c->rounds; i++) {
-		if ((i + w->arg[1]) % 4) {
+		if ((i + how) % 4) {
 			if (pthread_rwlock_rdlock(&c->rw))
 				c->bad++;
 			val = sm_load(&c->value);
@@ -539,9 +542,7 @@ static long count_rw(struct sm_waiter *w)
 		} else {
 			do {
 				ts = in_ns(CLOCK_MONOTONIC, 200000);
-			} while (pthread_rwlock_clockwrlock(&c->rw,
-							    CLOCK_MONOTONIC,
-							    &ts));
+			} while (pthread_rwlock_clockwrlock(&c->rw, CLOCK_MONOTONIC, &ts));
 			val = c->value;
 			sched_yield();
 			sm_store(&c->value, val + 1);
@@ -568,27 +569,19 @@ TEST_F_TIMEOUT(glibc, rwlock, 60)
 		pthread_rwlock_init(&c.rw, &attr);
 
 		ASSERT_EQ(0, pthread_rwlock_wrlock(&c.rw));
-		sm_rebase(&self->env);
-		for (i = 0; i < NT; i++)
-			ASSERT_EQ(0, fn_run(&self->w[i], i % 2 ? rdlock :
-					    wrlock, (long)&c.rw, i & 2));
-		ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
+		FN_START(i, NT, i % 2 ? rdlock : wrlock, &c.rw, i & 2);
 		pthread_rwlock_unlock(&c.rw);
 		SM_JOIN_ALL(self->w, NT, 0);
 
 		ASSERT_EQ(0, pthread_rwlock_rdlock(&c.rw));
-		EXPECT_TIMES_OUT(pthread_rwlock_timedwrlock(&c.rw, &ts), &ts,
-				 CLOCK_REALTIME);
-		EXPECT_TIMES_OUT(pthread_rwlock_clockwrlock(&c.rw,
-							    CLOCK_MONOTONIC,
-							    &ts), &ts,
-				 CLOCK_MONOTONIC);
+		EXPECT_TIMES_OUT(ts, CLOCK_REALTIME, pthread_rwlock_timedwrlock(&c.rw, &ts));
+		EXPECT_TIMES_OUT(ts, CLOCK_MONOTONIC,
+				 pthread_rwlock_clockwrlock(&c.rw, CLOCK_MONOTONIC, &ts));
 		pthread_rwlock_unlock(&c.rw);
 
 		c.rounds = sm_rounds(800);
 		c.value = 0;
-		for (i = 0; i < NT; i++)
-			ASSERT_EQ(0, fn_run(&self->w[i], count_rw, (long)&c, i));
+		FN_RUN(i, NT, count_rw, &c, i);
 		SM_JOIN_ALL(self->w, NT, 0);
 		EXPECT_EQ(0, c.bad);
 		EXPECT_EQ(NT * c.rounds / 4, c.value);
@@ -604,13 +597,13 @@ struct laps {
 	long at[NT];
 };
 
-static long run_laps(struct sm_waiter *w)
+static long run_laps(void *arg, long how)
 {
-	struct laps *l = (struct laps *)w->arg[0];
+	struct laps *l = arg;
 	long r, i;
 
 	for (r = 1; r <= l->rounds; r++) {
-		sm_store(&l->at[w->arg[1]], r);
+		sm_store(&l->at[how], r);
 		if (pthread_barrier_wait(&l->barrier) == PTHREAD_BARRIER_SERIAL_THREAD)
 			sm_add(&l->serial, 1);
 		for (i = 0; i < NT; i++)
@@ -626,23 +619,20 @@ TEST_F_TIMEOUT(glibc, barrier, 60)
 	int i;
 
 	pthread_barrier_init(&l.barrier, NULL, NT);
-	sm_rebase(&self->env);
-	for (i = 0; i < NT - 1; i++)
-		ASSERT_EQ(0, fn_run(&self->w[i], run_laps, (long)&l, i));
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT - 1));
-	ASSERT_EQ(0, fn_run(&self->w[i], run_laps, (long)&l, i));
+	FN_START(i, NT - 1, run_laps, &l, i);
+	ASSERT_EQ(0, fn_run(&self->w[i], run_laps, &l, i));
 	SM_JOIN_ALL(self->w, NT, 0);
 	EXPECT_EQ(l.rounds, l.serial);
 	EXPECT_EQ(0, l.bad);
 	pthread_barrier_destroy(&l.barrier);
 }
 
-static long sem_take(struct sm_waiter *w)
+static long sem_take(void *arg, long how)
 {
 	struct timespec ts = late(CLOCK_REALTIME);
-	sem_t *s = (sem_t *)w->arg[0];
+	sem_t *s = arg;
 
-	switch (w->arg[1] % 3) {
+	switch (how % 3) {
 	case 0:
 		return err(sem_wait(s));
 	case 1:
@@ -662,10 +652,7 @@ TEST_F(glibc, semaphore)
 	ASSERT_NE(NULL, s);
 	for (shared = 0; shared < 2; shared++) {
 		sem_init(s, shared, 0);
-		sm_rebase(&self->env);
-		for (i = 0; i < NT; i++)
-			ASSERT_EQ(0, fn_run(&self->w[i], sem_take, (long)s, i));
-		ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
+		FN_START(i, NT, sem_take, s, i);
 		for (i = 1; i <= NT; i++) {
 			sem_post(s);
 			ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NT) >= i));
@@ -674,26 +661,26 @@ TEST_F(glibc, semaphore)
 		SM_JOIN_ALL(self->w, NT, 0);
 		EXPECT_EQ(0, sem_getvalue(s, &val));
 		EXPECT_EQ(0, val);
-		EXPECT_TIMES_OUT(err(sem_timedwait(s, &ts)), &ts, CLOCK_REALTIME);
-		EXPECT_TIMES_OUT(err(sem_clockwait(s, CLOCK_MONOTONIC, &ts)),
-				 &ts, CLOCK_MONOTONIC);
+		EXPECT_TIMES_OUT(ts, CLOCK_REALTIME, err(sem_timedwait(s, &ts)));
+		EXPECT_TIMES_OUT(ts, CLOCK_MONOTONIC,
+				 err(sem_clockwait(s, CLOCK_MONOTONIC, &ts)));
 
 		/* With SA_RESTART only the wait without time-out goes on. */
 		for (i = 0; i < 3; i++) {
 			for (flags = 0; flags < 2; flags++) {
 				sm_handle(SIGUSR1, flags ? SA_RESTART : 0);
 				sm_rebase(&self->env);
-				ASSERT_EQ(0, fn_run(&self->w[0], sem_take, (long)s, i));
+				ASSERT_EQ(0, fn_run(self->w, sem_take, s, i));
 				ASSERT_TRUE(sm_asleep(&self->env, self->w, 1));
-				pthread_kill(self->w[0].thread, SIGUSR1);
+				sm_signal(self->w, SIGUSR1);
 				ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled)));
 				if (!flags || i) {
-					SM_JOIN(&self->w[0], EINTR);
+					SM_JOIN(self->w, EINTR);
 					continue;
 				}
-				ASSERT_TRUE(sm_sleeps(&self->w[0]));
+				ASSERT_TRUE(sm_sleeps(self->w));
 				sem_post(s);
-				SM_JOIN(&self->w[0], 0);
+				SM_JOIN(self->w, 0);
 			}
 		}
 	}
@@ -728,159 +715,53 @@ static struct {
 	pthread_t sleeper;
 	pid_t kid;
 	sigset_t none, rt;
+	struct timespec real, boot;	/* far away */
 } never;
 
-static void c_pause(void)	{ pause(); }
-static void c_sleep(void)	{ sleep(3600); }
-static void c_usleep(void)	{ usleep(999999999); }
+/* How long it takes */
+static const struct timespec hour = { 3600, 0 };
 
-static void c_nanosleep(void)
+/* Where results go */
+static char buf[64];
+static struct iovec iov = { buf, sizeof(buf) };
+static struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+static struct mmsghdr mmsg = { .msg_hdr = { .msg_iov = &iov, .msg_iovlen = 1 } };
+static struct epoll_event event;
+static siginfo_t info;
+static int sig;
+static ssize_t io;
+
+/* One descriptor, of which there is never anything to read */
+static struct pollfd *poll_set(int fd)
 {
-	struct timespec ts = { 3600, 0 };
+	static struct pollfd p = { .events = POLLIN };
 
-	nanosleep(&ts, NULL);
+	p.fd = fd;
+	return &p;
 }
 
-static void c_clock_nanosleep(void)
-{
-	struct timespec ts = late(CLOCK_BOOTTIME);
-
-	clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &ts, NULL);
-}
-
-static void c_sigsuspend(void)	{ sigsuspend(&never.none); }
-
-static void c_sigwait(void)
-{
-	int sig;
-
-	sigwait(&never.rt, &sig);
-}
-
-static void c_sigwaitinfo(void)	{ sigwaitinfo(&never.rt, NULL); }
-
-static void c_sigtimedwait(void)
-{
-	struct timespec ts = { 3600, 0 };
-
-	sigtimedwait(&never.rt, NULL, &ts);
-}
-
-static void c_wait(void)	{ wait(NULL); }
-static void c_waitpid(void)	{ waitpid(never.kid, NULL, 0); }
-
-static void c_waitid(void)
-{
-	siginfo_t info;
-
-	waitid(P_PID, never.kid, &info, WEXITED);
-}
-
-static void c_wait4(void)	{ wait4(never.kid, NULL, 0, NULL); }
-
-static void c_poll(void)
-{
-	struct pollfd p = { .fd = never.pipe[0], .events = POLLIN };
-
-	poll(&p, 1, -1);
-}
-
-static void c_ppoll(void)
-{
-	struct pollfd p = { .fd = never.sock[0], .events = POLLIN };
-	struct timespec ts = { 3600, 0 };
-
-	ppoll(&p, 1, &ts, &never.none);
-}
-
-static void c_select(void)
+static void select_one(int fd)
 {
 	struct timeval tv = { 3600, 0 };
 	fd_set set;
 
 	FD_ZERO(&set);
-	FD_SET(never.pipe[0], &set);
-	select(never.pipe[0] + 1, &set, NULL, NULL, &tv);
+	FD_SET(fd, &set);
+	select(fd + 1, &set, NULL, NULL, &tv);
 }
 
-static void c_pselect(void)
+static void pselect_one(int fd)
 {
 	fd_set set;
 
 	FD_ZERO(&set);
-	FD_SET(never.sock[0], &set);
-	pselect(never.sock[0] + 1, &set, NULL, NULL, NULL, &never.none);
+	FD_SET(fd, &set);
+	pselect(fd + 1, &set, NULL, NULL, NULL, &never.none);
 }
 
-static void c_epoll_wait(void)
+static void sleep_until(const struct timespec *ts)
 {
-	struct epoll_event ev;
-
-	epoll_wait(never.epoll, &ev, 1, -1);
-}
-
-static void c_epoll_pwait(void)
-{
-	struct epoll_event ev;
-
-	epoll_pwait(never.epoll, &ev, 1, 3600 * 1000, &never.none);
-}
-
-static char buf[64];
-static struct iovec iov = { buf, sizeof(buf) };
-
-static ssize_t io;
-
-static void c_read(void)	{ io = read(never.pipe[0], buf, 8); }
-static void c_readv(void)	{ io = readv(never.pipe[0], &iov, 1); }
-static void c_read_event(void)	{ io = read(never.event, buf, 8); }
-static void c_read_timer(void)	{ io = read(never.timer, buf, 8); }
-static void c_recv(void)	{ io = recv(never.sock[0], buf, 8, 0); }
-
-static void c_recvfrom(void)
-{
-	io = recvfrom(never.udp, buf, 8, 0, NULL, NULL);
-}
-
-static void c_recvmsg(void)
-{
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	io = recvmsg(never.sock[0], &m, 0);
-}
-
-static void c_recvmmsg(void)
-{
-	struct mmsghdr m = { .msg_hdr = { .msg_iov = &iov, .msg_iovlen = 1 } };
-
-	io = recvmmsg(never.udp, &m, 1, 0, NULL);
-}
-
-static void c_accept(void)	{ accept(never.listener, NULL, NULL); }
-
-static void c_accept4(void)
-{
-	accept4(never.listener, NULL, NULL, SOCK_CLOEXEC);
-}
-
-static void c_write(void)	{ io = write(never.full[1], buf, 8); }
-static void c_open(void)	{ open(never.fifo, O_RDONLY); }
-
-static void c_lock(void)
-{
-	struct flock fl = { .l_type = F_WRLCK, .l_len = 1 };
-
-	fcntl(never.lock_fd, F_OFD_SETLKW, &fl);
-}
-
-static void c_msgrcv(void)	{ io = msgrcv(never.msgq, buf, 8, 0, 0); }
-static void c_sem_wait(void)	{ sem_wait(&never.sem); }
-
-static void c_sem_timedwait(void)
-{
-	struct timespec ts = late(CLOCK_REALTIME);
-
-	sem_timedwait(&never.sem, &ts);
+	clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, ts, NULL);
 }
 
 static void gate_cleanup(void *arg)
@@ -910,18 +791,7 @@ static void gate_wait(bool timed)
 	pthread_cleanup_pop(1);
 }
 
-static void c_cond_wait(void)	{ gate_wait(false); }
-static void c_cond_timed(void)	{ gate_wait(true); }
-static void c_join(void)	{ pthread_join(never.sleeper, NULL); }
-
-static void c_timedjoin(void)
-{
-	struct timespec ts = late(CLOCK_REALTIME);
-
-	pthread_timedjoin_np(never.sleeper, NULL, &ts);
-}
-
-static void c_aio_suspend(void)
+static void wait_for_aio(void)
 {
 	static struct aiocb cb;
 	const struct aiocb *list[1] = { &cb };
@@ -936,52 +806,72 @@ static void c_aio_suspend(void)
 	aio_suspend(list, 1, NULL);
 }
 
+static void wait_for_lock(void)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_len = 1 };
+
+	fcntl(never.lock_fd, F_OFD_SETLKW, &fl);
+}
+
+/*
+ * The name of each, whether it parks, and the call. The last seven cannot bear
+ * to be cancelled asynchronously.
+ */
+#define CANCEL_POINTS										\
+	POINT(pause, true, pause())								\
+	POINT(sleep, true, sleep(3600))								\
+	POINT(usleep, true, usleep(999999999))							\
+	POINT(nanosleep, true, nanosleep(&hour, NULL))						\
+	POINT(clock_nanosleep, true, sleep_until(&never.boot))					\
+	POINT(sigsuspend, true, sigsuspend(&never.none))					\
+	POINT(sigwait, true, sigwait(&never.rt, &sig))						\
+	POINT(sigwaitinfo, true, sigwaitinfo(&never.rt, NULL))					\
+	POINT(sigtimedwait, true, sigtimedwait(&never.rt, NULL, &hour))				\
+	POINT(wait, true, wait(NULL))								\
+	POINT(waitpid, true, waitpid(never.kid, NULL, 0))					\
+	POINT(waitid, true, waitid(P_PID, never.kid, &info, WEXITED))				\
+	POINT(wait4, true, wait4(never.kid, NULL, 0, NULL))					\
+	POINT(poll, true, poll(poll_set(never.pipe[0]), 1, -1))					\
+	POINT(ppoll, true, ppoll(poll_set(never.sock[0]), 1, &hour, &never.none))		\
+	POINT(select, true, select_one(never.pipe[0]))						\
+	POINT(pselect, true, pselect_one(never.sock[0]))					\
+	POINT(epoll_wait, true, epoll_wait(never.epoll, &event, 1, -1))				\
+	POINT(epoll_pwait, true, epoll_pwait(never.epoll, &event, 1, 3600 * 1000, &never.none))	\
+	POINT(read, true, io = read(never.pipe[0], buf, 8))					\
+	POINT(readv, true, io = readv(never.pipe[0], &iov, 1))					\
+	POINT(read_eventfd, true, io = read(never.event, buf, 8))				\
+	POINT(read_timerfd, true, io = read(never.timer, buf, 8))				\
+	POINT(recv, true, io = recv(never.sock[0], buf, 8, 0))					\
+	POINT(recvfrom, true, io = recvfrom(never.udp, buf, 8, 0, NULL, NULL))			\
+	POINT(recvmsg, true, io = recvmsg(never.sock[0], &msg, 0))				\
+	POINT(recvmmsg, false, io = recvmmsg(never.udp, &mmsg, 1, 0, NULL))			\
+	POINT(accept, true, accept(never.listener, NULL, NULL))					\
+	POINT(accept4, true, accept4(never.listener, NULL, NULL, SOCK_CLOEXEC))			\
+	POINT(write, true, io = write(never.full[1], buf, 8))					\
+	POINT(open, false, open(never.fifo, O_RDONLY))						\
+	POINT(fcntl, true, wait_for_lock())							\
+	POINT(msgrcv, true, io = msgrcv(never.msgq, buf, 8, 0, 0))				\
+	POINT(sem_wait, true, sem_wait(&never.sem))						\
+	POINT(sem_timedwait, true, sem_timedwait(&never.sem, &never.real))			\
+	POINT(pthread_cond_wait, true, gate_wait(false))					\
+	POINT(pthread_cond_timedwait, true, gate_wait(true))					\
+	POINT(pthread_join, true, pthread_join(never.sleeper, NULL))				\
+	POINT(pthread_timedjoin_np, true, pthread_timedjoin_np(never.sleeper, NULL, &never.real))	\
+	POINT(aio_suspend, true, wait_for_aio())
+
+#define POINT(name, parks, call)	static void cancel_##name(void) { call; }
+CANCEL_POINTS
+#undef POINT
+
+#define POINT(name, parks, call)	{ #name, cancel_##name, parks },
 static const struct cancel_point {
 	const char *name;
 	void (*fn)(void);
 	bool parks;
 } cancel_points[] = {
-	{ "pause", c_pause, true },
-	{ "sleep", c_sleep, true },
-	{ "usleep", c_usleep, true },
-	{ "nanosleep", c_nanosleep, true },
-	{ "clock_nanosleep", c_clock_nanosleep, true },
-	{ "sigsuspend", c_sigsuspend, true },
-	{ "sigwait", c_sigwait, true },
-	{ "sigwaitinfo", c_sigwaitinfo, true },
-	{ "sigtimedwait", c_sigtimedwait, true },
-	{ "wait", c_wait, true },
-	{ "waitpid", c_waitpid, true },
-	{ "waitid", c_waitid, true },
-	{ "wait4", c_wait4, true },
-	{ "poll", c_poll, true },
-	{ "ppoll", c_ppoll, true },
-	{ "select", c_select, true },
-	{ "pselect", c_pselect, true },
-	{ "epoll_wait", c_epoll_wait, true },
-	{ "epoll_pwait", c_epoll_pwait, true },
-	{ "read", c_read, true },
-	{ "readv", c_readv, true },
-	{ "read of an eventfd", c_read_event, true },
-	{ "read of a timerfd", c_read_timer, true },
-	{ "recv", c_recv, true },
-	{ "recvfrom", c_recvfrom, true },
-	{ "recvmsg", c_recvmsg, true },
-	{ "recvmmsg", c_recvmmsg },
-	{ "accept", c_accept, true },
-	{ "accept4", c_accept4, true },
-	{ "write", c_write },
-	{ "open", c_open },
-	{ "fcntl", c_lock },
-	{ "msgrcv", c_msgrcv },
-	{ "sem_wait", c_sem_wait, true },
-	{ "sem_timedwait", c_sem_timedwait, true },
-	{ "pthread_cond_wait", c_cond_wait, true },
-	{ "pthread_cond_timedwait", c_cond_timed, true },
-	{ "pthread_join", c_join, true },
-	{ "pthread_timedjoin_np", c_timedjoin, true },
-	{ "aio_suspend", c_aio_suspend, true },
+	CANCEL_POINTS
 };
+#undef POINT
 
 #define NR_POINTS	((int)ARRAY_SIZE(cancel_points))
 
@@ -999,6 +889,8 @@ static bool never_init(sem_t *sleeper_sem)
 	struct sockaddr_in sin = { .sin_family = AF_INET };
 	int fd;
 
+	never.real = late(CLOCK_REALTIME);
+	never.boot = late(CLOCK_BOOTTIME);
 	sigemptyset(&never.none);
 	sigemptyset(&never.rt);
 	sigaddset(&never.rt, SIGRTMIN + 5);
@@ -1063,7 +955,6 @@ struct victim {
 	struct sm_waiter w;
 	const struct cancel_point *point;
 	int mode;
-	uint64_t keep;
 	int steps[4], nr_steps;
 };
 
@@ -1155,8 +1046,7 @@ TEST_F_TIMEOUT(glibc, cancel, 60)
 				ASSERT_TRUE(sm_sleeps(&v.w));
 				ASSERT_EQ(0, pthread_cancel(v.w.thread));
 			}
-			ASSERT_TRUE(sm_wait_until(pthread_tryjoin_np(v.w.thread,
-							&ret) != EBUSY)) {
+			ASSERT_TRUE(sm_wait_until(pthread_tryjoin_np(v.w.thread, &ret) != EBUSY)) {
 				TH_LOG("%s is not cancelled", v.point->name);
 			}
 			EXPECT_EQ(PTHREAD_CANCELED, ret);
@@ -1174,45 +1064,48 @@ TEST_F_TIMEOUT(glibc, cancel, 60)
 }
 
 /* Locks are no cancellation points: they are taken, the end comes later. */
-static void *lock_then_test(void *arg)
-{
-	struct sm_waiter *w = arg;
-	pthread_mutex_t *m = (pthread_mutex_t *)w->arg[0];
+struct lock_then_test {
+	pthread_mutex_t mutex;
+	int step;
+};
 
-	sm_store(&w->tid, sm_gettid());
-	sm_store(&w->entered, 1);
-	pthread_mutex_lock(m);
-	w->ret = 1;
-	pthread_mutex_unlock(m);
+static long lock_then_test(void *arg, long how)
+{
+	struct lock_then_test *l = arg;
+
+	pthread_mutex_lock(&l->mutex);
+	l->step = 1;
+	pthread_mutex_unlock(&l->mutex);
 	pthread_testcancel();
-	w->ret = 2;
-	return NULL;
+	l->step = 2;
+	return 0;
 }
 
 TEST_F(glibc, cancel_not_in_lock)
 {
 	struct sm_waiter *w = self->w;
-	pthread_mutex_t m;
+	struct lock_then_test l;
 	void *ret;
 	int kind;
 
 	for (kind = 0; kind < ARRAY_SIZE(mutex_kinds); kind++) {
-		mutex_init(&m, &mutex_kinds[kind], false);
-		pthread_mutex_lock(&m);
-		memset(w, 0, sizeof(*w));
-		w->arg[0] = (long)&m;
+		l.step = 0;
+		mutex_init(&l.mutex, &mutex_kinds[kind], false);
+		pthread_mutex_lock(&l.mutex);
 		sm_rebase(&self->env);
-		ASSERT_EQ(0, sm_thread(&w->thread, lock_then_test, w));
+		ASSERT_EQ(0, fn_run(w, lock_then_test, &l, 0));
 		if (mutex_kinds[kind].parks)
 			ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 		ASSERT_TRUE(sleeps_for_owner(w));
 		ASSERT_EQ(0, pthread_cancel(w->thread));
 		sm_settle();
 		EXPECT_EQ(EBUSY, pthread_tryjoin_np(w->thread, NULL));
-		pthread_mutex_unlock(&m);
+		pthread_mutex_unlock(&l.mutex);
 		ASSERT_EQ(0, pthread_join(w->thread, &ret));
 		EXPECT_EQ(PTHREAD_CANCELED, ret);
-		EXPECT_EQ(1, w->ret);
+		EXPECT_EQ(1, l.step) {
+			TH_LOG("%s", mutex_kinds[kind].name);
+		}
 	}
 }
 
@@ -1259,18 +1152,18 @@ TEST_F_TIMEOUT(glibc, cancel_race, 60)
 
 /* -------------------------------------------- joins, destructors, processes */
 
-static long short_nap(struct sm_waiter *w)
+static long short_nap(void *arg, long how)
 {
-	sem_wait((sem_t *)w->arg[0]);
+	sem_wait(arg);
 	return 0;
 }
 
-static long join_it(struct sm_waiter *w)
+static long join_it(void *arg, long how)
 {
 	struct timespec ts = late(CLOCK_MONOTONIC);
-	pthread_t t = (pthread_t)w->arg[0];
+	pthread_t t = (pthread_t)arg;
 
-	if (w->arg[1])
+	if (how)
 		return pthread_clockjoin_np(t, NULL, CLOCK_MONOTONIC, &ts);
 	return pthread_join(t, NULL);
 }
@@ -1278,21 +1171,21 @@ static long join_it(struct sm_waiter *w)
 TEST_F(glibc, join)
 {
 	struct timespec ts;
+	pthread_t t;
 	sem_t s;
 	int how;
 
 	sem_init(&s, 0, 0);
 	for (how = 0; how < 2; how++) {
 		sm_rebase(&self->env);
-		ASSERT_EQ(0, fn_run(&self->w[0], short_nap, (long)&s, 0));
+		ASSERT_EQ(0, fn_run(&self->w[0], short_nap, &s, 0));
 		ASSERT_TRUE(sm_asleep(&self->env, self->w, 1));
-		EXPECT_EQ(EBUSY, pthread_tryjoin_np(self->w[0].thread, NULL));
-		EXPECT_ENDS(pthread_timedjoin_np(self->w[0].thread, NULL, &ts),
-			    &ts, CLOCK_REALTIME);
-		EXPECT_ENDS(pthread_clockjoin_np(self->w[0].thread, NULL,
-						 CLOCK_MONOTONIC, &ts),
-			    &ts, CLOCK_MONOTONIC);
-		ASSERT_EQ(0, fn_run(&self->w[1], join_it, (long)self->w[0].thread, how));
+		t = self->w[0].thread;
+		EXPECT_EQ(EBUSY, pthread_tryjoin_np(t, NULL));
+		EXPECT_ENDS(ts, CLOCK_REALTIME, pthread_timedjoin_np(t, NULL, &ts));
+		EXPECT_ENDS(ts, CLOCK_MONOTONIC,
+			    pthread_clockjoin_np(t, NULL, CLOCK_MONOTONIC, &ts));
+		ASSERT_EQ(0, fn_run(&self->w[1], join_it, (void *)t, how));
 		ASSERT_TRUE(sm_asleep(&self->env, self->w, 2));
 		sem_post(&s);
 		SM_JOIN(&self->w[1], 0);
@@ -1318,20 +1211,19 @@ static void destroy_a(void *arg)
 	pthread_setspecific(key_b, arg);
 }
 
-static long with_locals(struct sm_waiter *w)
+static long with_locals(void *arg, long how)
 {
 	char local[512];
 	long i;
 
-	thread_local_value += w->arg[1];
-	memset(local, (int)w->arg[1], sizeof(local));
-	pthread_setspecific(key_a, (void *)w->arg[0]);
+	thread_local_value += how;
+	memset(local, (int)how, sizeof(local));
+	pthread_setspecific(key_a, arg);
 	for (i = 0; i < 5; i++) {
-		if (sem_wait((sem_t *)w->arg[0]))
+		if (sem_wait(arg))
 			return -1;
-		if (thread_local_value != 7 + w->arg[1] ||
-		    local[0] != (char)w->arg[1] ||
-		    local[511] != (char)w->arg[1])
+		if (thread_local_value != 7 + how || local[0] != (char)how ||
+		    local[511] != (char)how)
 			return -2;
 	}
 	return 0;
@@ -1346,10 +1238,7 @@ TEST_F(glibc, destructors)
 	pthread_key_create(&key_a, destroy_a);
 	pthread_key_create(&key_b, destroy_b);
 	sem_init(&s, 0, 0);
-	sm_rebase(&self->env);
-	for (i = 0; i < NT; i++)
-		ASSERT_EQ(0, fn_run(&self->w[i], with_locals, (long)&s, i));
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
+	FN_START(i, NT, with_locals, &s, i);
 	for (i = 0; i < 6 * NT; i++)
 		sem_post(&s);
 	SM_JOIN_ALL(self->w, NT, 0);
@@ -1363,15 +1252,14 @@ static mtx_t mtx;
 static cnd_t cnd;
 static int cnd_go;
 
-static long c11_wait(struct sm_waiter *w)
+static long c11_wait(void *arg, long how)
 {
 	struct timespec ts = late(CLOCK_REALTIME);
 	int ret = thrd_success;
 
 	mtx_lock(&mtx);
 	while (!cnd_go && ret == thrd_success)
-		ret = w->arg[0] ? cnd_timedwait(&cnd, &mtx, &ts) :
-				  cnd_wait(&cnd, &mtx);
+		ret = how ? cnd_timedwait(&cnd, &mtx, &ts) : cnd_wait(&cnd, &mtx);
 	mtx_unlock(&mtx);
 	return ret;
 }
@@ -1385,10 +1273,7 @@ TEST_F(glibc, c11)
 	mtx_init(&mtx, mtx_timed);
 	cnd_init(&cnd);
 	cnd_go = 0;
-	sm_rebase(&self->env);
-	for (i = 0; i < NT; i++)
-		ASSERT_EQ(0, fn_run(&self->w[i], c11_wait, i % 2, 0));
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
+	FN_START(i, NT, c11_wait, NULL, i % 2);
 	mtx_lock(&mtx);
 	ts = soon(CLOCK_REALTIME);
 	EXPECT_EQ(thrd_timedout, cnd_timedwait(&cnd, &mtx, &ts));
@@ -1413,7 +1298,7 @@ static void once_fn(void)
 	once_ran++;
 }
 
-static long call_once_fn(struct sm_waiter *w)
+static long call_once_fn(void *arg, long how)
 {
 	pthread_once(&once, once_fn);
 	return once_ran;
@@ -1426,10 +1311,7 @@ TEST_F(glibc, once)
 	once = (pthread_once_t)PTHREAD_ONCE_INIT;
 	once_ran = 0;
 	sem_init(&once_sem, 0, 0);
-	sm_rebase(&self->env);
-	for (i = 0; i < NT; i++)
-		ASSERT_EQ(0, fn_run(&self->w[i], call_once_fn, 0, 0));
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
+	FN_START(i, NT, call_once_fn, NULL, 0);
 	sem_post(&once_sem);
 	SM_JOIN_ALL(self->w, NT, 1);
 }
@@ -1458,13 +1340,7 @@ TEST_F(glibc, setxid)
 		SKIP(return, "not root");
 	gate_init(&g, CLOCK_MONOTONIC);
 	sem_init(&s, 0, 0);
-	sm_rebase(&self->env);
-	for (i = 0; i < NT; i++)
-		ASSERT_EQ(0, i % 2 ?
-			  fn_run(&self->w[i], gate_pass, (long)&g,
-				 i % 3 | CLOCK_MONOTONIC << 4) :
-			  fn_run(&self->w[i], short_nap, (long)&s, 0));
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
+	FN_START(i, NT, i % 2 ? gate_pass : short_nap, i % 2 ? (void *)&g : &s, i % 3);
 	for (n = 0; n < 4; n++) {
 		ASSERT_EQ(0, seteuid(n % 2 ? 0 : 65534));
 		for (i = 0; i < NT; i++)
@@ -1472,10 +1348,7 @@ TEST_F(glibc, setxid)
 		EXPECT_EQ(0, sm_nr_done(self->w, NT));
 	}
 	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
-	pthread_mutex_lock(&g.mutex);
-	g.tickets = NT / 2;
-	pthread_cond_broadcast(&g.cond);
-	pthread_mutex_unlock(&g.mutex);
+	gate_open(&g, NT / 2);
 	for (i = 0; i < NT / 2; i++)
 		sem_post(&s);
 	SM_JOIN_ALL(self->w, NT, 0);
@@ -1517,7 +1390,7 @@ static void forked(struct sm_env *env, sem_t *s, int how)
 	int i;
 
 	for (i = 0; i < 4; i++)
-		if (fn_run(&w[i], short_nap, (long)s, 0))
+		if (fn_run(&w[i], short_nap, s, 0))
 			_exit(1);
 	for (i = 0; i < 4; i++)
 		if (!sm_sleeps(&w[i]))
@@ -1543,10 +1416,7 @@ TEST_F(glibc, processes)
 
 	setrlimit(RLIMIT_CORE, &none);
 	sem_init(&s, 0, 0);
-	sm_rebase(&self->env);
-	for (i = 0; i < NT; i++)
-		ASSERT_EQ(0, fn_run(&self->w[i], short_nap, (long)&s, 0));
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NT));
+	FN_START(i, NT, short_nap, &s, 0);
 
 	for (how = 0; how < 3; how++) {
 		pid = SM_FORK();
