@@ -11,78 +11,94 @@ FIXTURE(futex) {
 	struct sm_env env;
 	struct sm_waiter w[NW];
 	uint32_t f, f2, f3;
+	struct futex_waitv wv;
 };
 
 SM_FIXTURE(futex);
 
 static const int flags[] = { SM_PRIVATE, SM_SHARED };
 
-/* Start a waiter and see it asleep. */
-static bool start(struct sm_env *env, struct sm_waiter *w, int nr)
+#define PRIVATE2	(FUTEX2_SIZE_U32 | FUTEX2_PRIVATE)
+
+/* The ways to wait, without a time-out or with one. */
+static const struct form {
+	const char *name;
+	long nr;
+	bool absolute;
+	clockid_t clock;
+} forms[] = {
+	{ "wait", __NR_futex, false, CLOCK_MONOTONIC },
+	{ "bitset", __NR_futex, true, CLOCK_MONOTONIC },
+	{ "bitset, real time", __NR_futex, true, CLOCK_REALTIME },
+	{ "futex2", __NR_futex_wait, true, CLOCK_MONOTONIC },
+	{ "futex2, real time", __NR_futex_wait, true, CLOCK_REALTIME },
+	{ "waitv", __NR_futex_waitv, true, CLOCK_MONOTONIC },
+	{ "waitv, real time", __NR_futex_waitv, true, CLOCK_REALTIME },
+};
+
+#define for_each_form(f)	for ((f) = forms; (f) < forms + ARRAY_SIZE(forms); (f)++)
+
+static void waitv_set(struct futex_waitv *wv, uint32_t *f, int nr)
 {
 	int i;
 
-	for (i = 0; i < nr; i++)
-		if (sm_waiter_run(&w[i]))
-			return false;
-	return sm_wait_asleep(env, getpid(), w, nr);
+	memset(wv, 0, nr * sizeof(*wv));
+	for (i = 0; i < nr; i++) {
+		wv[i].uaddr = (uintptr_t)&f[i];
+		wv[i].val = f[i];
+		wv[i].flags = FUTEX_32 | FUTEX_PRIVATE_FLAG;
+	}
+}
+
+/* @w is to wait on self->f. */
+static void form_set(FIXTURE_DATA(futex) *self, struct sm_waiter *w, const struct form *f,
+		     const struct timespec *ts)
+{
+	int op = f->absolute ? FUTEX_WAIT_BITSET : FUTEX_WAIT;
+
+	switch (f->nr) {
+	case __NR_futex:
+		if (f->clock == CLOCK_REALTIME)
+			op |= FUTEX_CLOCK_REALTIME;
+		sm_call(w, f->nr, &self->f, op | SM_PRIVATE, 0, ts, 0, ~0U);
+		break;
+	case __NR_futex_wait:
+		sm_call(w, f->nr, &self->f, 0, ~0U, PRIVATE2, ts, f->clock);
+		break;
+	default:
+		waitv_set(&self->wv, &self->f, 1);
+		sm_call(w, f->nr, &self->wv, 1, 0, ts, f->clock);
+	}
 }
 
 /* As many waiters as @nr on @uaddr, asleep one after the other. */
-static bool start_on(struct sm_env *env, struct sm_waiter *w, int nr,
-		     uint32_t *uaddr, int flag)
+static bool start_on(struct sm_env *env, struct sm_waiter *w, int nr, uint32_t *uaddr, int flag)
 {
 	int i;
 
 	for (i = 0; i < nr; i++) {
-		if (sm_waiter_futex(&w[i], uaddr, 0, flag))
-			return false;
-		if (!sm_wait_until(sm_waiter_asleep(getpid(), &w[i])))
+		if (sm_waiter_futex(&w[i], uaddr, 0, flag) ||
+		    !sm_wait_until(sm_waiter_asleep(getpid(), &w[i])))
 			return false;
 	}
 	return sm_wait_asleep(env, getpid(), w, nr);
 }
 
-static int nr_done(struct sm_waiter *w, int nr)
+/* The first one, on self->f */
+static bool start_one(FIXTURE_DATA(futex) *self, int flag)
 {
-	int i, n = 0;
-
-	for (i = 0; i < nr; i++)
-		n += sm_load(&w[i].done);
-	return n;
-}
-
-/* All @nr come back, each with @ret. */
-#define JOIN_ALL(waiters, nr, expected)					\
-do {									\
-	struct sm_waiter *__w = (waiters);				\
-	int __i;							\
-									\
-	for (__i = 0; __i < (nr); __i++) {				\
-		ASSERT_TRUE(sm_waiter_join(&__w[__i])) {		\
-			TH_LOG("thread %d hangs", __i);			\
-		}							\
-		EXPECT_EQ((expected), __w[__i].ret) {			\
-			TH_LOG("thread %d", __i);			\
-		}							\
-	}								\
-} while (0)
-
-/* Give those that should not wake the time to do it wrongly. */
-static void settle(void)
-{
-	sm_sleep_ms(50 * sm_slow());
+	sm_rebase(&self->env);
+	return start_on(&self->env, self->w, 1, &self->f, flag);
 }
 
 TEST_F(futex, wait_wake)
 {
-	unsigned int i;
+	int i;
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		sm_rebase(&self->env);
-		ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, flags[i]));
+		ASSERT_TRUE(start_one(self, flags[i]));
 		EXPECT_EQ(1, sm_wake(&self->f, 1, flags[i]));
-		JOIN_ALL(self->w, 1, 0);
+		SM_JOIN(self->w, 0);
 		EXPECT_EQ(0, sm_wake(&self->f, 1, flags[i]));
 		SM_EXPECT_PARKS(&self->env, 1);
 	}
@@ -92,15 +108,14 @@ TEST_F(futex, wait_wake)
 TEST_F(futex, wake_before_timeout)
 {
 	struct timespec ts = sm_ts(3600 * SM_SEC);
-	unsigned int i;
+	int i;
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		sm_rebase(&self->env);
-		sm_call(&self->w[0], __NR_futex, &self->f, FUTEX_WAIT | flags[i], 0, &ts);
-		ASSERT_TRUE(start(&self->env, self->w, 1));
+		sm_call(self->w, __NR_futex, &self->f, FUTEX_WAIT | flags[i], 0, &ts);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		EXPECT_EQ(1, sm_wake(&self->f, 1, flags[i]));
-		JOIN_ALL(self->w, 1, 0);
-		EXPECT_LT(sm_waiter_ns(&self->w[0]), sm_patience_ns() + 10 * SM_SEC);
+		SM_JOIN(self->w, 0);
+		EXPECT_LT(sm_waiter_ns(self->w), sm_patience_ns() + 10 * SM_SEC);
 	}
 }
 
@@ -110,54 +125,47 @@ TEST_F(futex, timeout_relative)
 		0, 1, 1000, 50 * 1000, SM_MSEC, 30 * SM_MSEC, 300 * SM_MSEC,
 	};
 	struct timespec ts;
-	unsigned int i, j;
+	int i, j;
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		for (j = 0; j < ARRAY_SIZE(ns); j++) {
 			sm_rebase(&self->env);
 			ts = sm_ts(ns[j]);
-			sm_call(&self->w[0], __NR_futex, &self->f, FUTEX_WAIT | flags[i],
-				0, &ts);
-			ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
-			JOIN_ALL(self->w, 1, -ETIMEDOUT);
-			EXPECT_GE(sm_waiter_ns(&self->w[0]), ns[j]);
-			EXPECT_LT(sm_waiter_ns(&self->w[0]), ns[j] + sm_late_ns());
+			sm_call(self->w, __NR_futex, &self->f, FUTEX_WAIT | flags[i], 0, &ts);
+			ASSERT_EQ(0, sm_waiter_run(self->w));
+			SM_JOIN(self->w, -ETIMEDOUT);
+			SM_EXPECT_TOOK(self->w, ns[j]);
 			EXPECT_EQ(0, sm_wake(&self->f, 1, flags[i]));
 		}
 		SM_EXPECT_PARKS(&self->env, 1);
 	}
 }
 
-/* Absolute deadlines on both clocks, futex and futex2. */
+/* Absolute deadlines on both clocks */
 TEST_F(futex, timeout_absolute)
 {
-	static const clockid_t clocks[] = { CLOCK_MONOTONIC, CLOCK_REALTIME };
 	static const int64_t ns[] = { SM_MSEC, 40 * SM_MSEC, 250 * SM_MSEC };
-	struct timespec ts;
 	int64_t deadline, now;
-	unsigned int c, j, two;
+	const struct form *f;
+	struct timespec ts;
+	int i;
 
-	for (c = 0; c < ARRAY_SIZE(clocks); c++) {
-		for (j = 0; j < ARRAY_SIZE(ns); j++) {
-			for (two = 0; two < 2; two++) {
-				sm_rebase(&self->env);
-				deadline = sm_clock_ns(clocks[c]) + ns[j];
-				ts = sm_ts(deadline);
-				if (two)
-					sm_call(&self->w[0], __NR_futex_wait, &self->f, 0,
-						~0U, FUTEX2_SIZE_U32 | FUTEX2_PRIVATE, &ts, clocks[c]);
-				else
-					sm_call(&self->w[0], __NR_futex, &self->f,
-						FUTEX_WAIT_BITSET | SM_PRIVATE | (c ?
-										  FUTEX_CLOCK_REALTIME : 0), 0, &ts, 0, ~0U);
-				ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
-				JOIN_ALL(self->w, 1, -ETIMEDOUT);
-				now = sm_clock_ns(clocks[c]);
-				EXPECT_GE(now, deadline);
-				EXPECT_LT(now, deadline + sm_late_ns());
-				EXPECT_LT(sm_waiter_ns(&self->w[0]),
-					  ns[j] + sm_late_ns());
+	for_each_form(f) {
+		if (!f->absolute)
+			continue;
+		for (i = 0; i < ARRAY_SIZE(ns); i++) {
+			sm_rebase(&self->env);
+			deadline = sm_clock_ns(f->clock) + ns[i];
+			ts = sm_ts(deadline);
+			form_set(self, self->w, f, &ts);
+			ASSERT_EQ(0, sm_waiter_run(self->w));
+			SM_JOIN(self->w, -ETIMEDOUT);
+			now = sm_clock_ns(f->clock);
+			EXPECT_GE(now, deadline) {
+				TH_LOG("%s", f->name);
 			}
+			EXPECT_LT(now, deadline + sm_late_ns());
+			EXPECT_LT(sm_waiter_ns(self->w), ns[i] + sm_late_ns());
 		}
 		SM_EXPECT_PARKS(&self->env, 1);
 	}
@@ -166,29 +174,23 @@ TEST_F(futex, timeout_absolute)
 /* A deadline that is over: at once, and nothing stays queued. */
 TEST_F(futex, deadline_past)
 {
-	const int64_t past[] = {
-		0, 1, sm_now_ns() - 1000, sm_now_ns() - SM_SEC,
-	};
-	struct futex_waitv wv = {
-		.uaddr = (uintptr_t)&self->f,
-		.flags = FUTEX_32 | FUTEX_PRIVATE_FLAG,
-	};
+	const int64_t past[] = { 0, 1, sm_now_ns() - 1000, sm_now_ns() - SM_SEC };
+	const struct form *f;
 	struct timespec ts;
-	unsigned int i;
+	int i;
 
-	for (i = 0; i < ARRAY_SIZE(past); i++) {
-		ts = sm_ts(past[i]);
-		EXPECT_EQ(-ETIMEDOUT,
-			  sm_futex(&self->f, FUTEX_WAIT_BITSET | SM_PRIVATE,
-				   0, &ts, NULL, ~0U));
-		EXPECT_EQ(-ETIMEDOUT,
-			  sm_futex(&self->f, FUTEX_WAIT_BITSET | SM_PRIVATE |
-				   FUTEX_CLOCK_REALTIME, 0, &ts, NULL, ~0U));
-		EXPECT_EQ(-ETIMEDOUT,
-			  sm_sys(__NR_futex_waitv, &wv, 1, 0, &ts, CLOCK_MONOTONIC));
-		EXPECT_EQ(-ETIMEDOUT,
-			  sm_sys(__NR_futex_wait, &self->f, 0, ~0U, FUTEX2_SIZE_U32 | FUTEX2_PRIVATE, &ts, CLOCK_MONOTONIC));
-		EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
+	for_each_form(f) {
+		if (!f->absolute)
+			continue;
+		for (i = 0; i < ARRAY_SIZE(past); i++) {
+			ts = sm_ts(past[i]);
+			form_set(self, self->w, f, &ts);
+			sm_waiter_fn(self->w);
+			EXPECT_EQ(-ETIMEDOUT, self->w->ret) {
+				TH_LOG("%s", f->name);
+			}
+			EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
+		}
 	}
 }
 
@@ -204,8 +206,7 @@ TEST_F(futex, timeouts_many)
 
 	for (i = 0; i < NR; i++) {
 		/* Those that will be woken have time enough. */
-		ns[i] = i % 4 == 3 ? 3600 * SM_SEC :
-			(20 + (i * 37) % 400) * SM_MSEC;
+		ns[i] = i % 4 == 3 ? 3600 * SM_SEC : (20 + (i * 37) % 400) * SM_MSEC;
 		ts[i] = sm_ts(ns[i]);
 		sm_call(&w[i], __NR_futex, &f[i], FUTEX_WAIT | SM_PRIVATE, 0, &ts[i]);
 		ASSERT_EQ(0, sm_waiter_run(&w[i]));
@@ -221,47 +222,41 @@ TEST_F(futex, timeouts_many)
 			continue;
 		}
 		EXPECT_EQ(-ETIMEDOUT, w[i].ret);
-		EXPECT_GE(sm_waiter_ns(&w[i]), ns[i]);
-		EXPECT_LT(sm_waiter_ns(&w[i]), ns[i] + sm_late_ns());
+		SM_EXPECT_TOOK(&w[i], ns[i]);
 	}
 	SM_EXPECT_PARKS(&self->env, NR / 4);
 	free(w);
 }
 
+static long wake_bits(void *uaddr, uint32_t bits)
+{
+	return sm_sys(__NR_futex, uaddr, FUTEX_WAKE_BITSET | SM_PRIVATE, 100, 0, 0, bits);
+}
+
 /* Only those whose bits match are woken. */
 TEST_F(futex, bitset)
 {
-	int i, hit;
+	struct sm_waiter *w = self->w;
+	int i;
 
-	for (i = 0; i < 4; i++) {
-		sm_call(&self->w[i], __NR_futex, &self->f, FUTEX_WAIT_BITSET | SM_PRIVATE,
-			0, 0, 0, 1 << i);
-	}
-	ASSERT_TRUE(start(&self->env, self->w, 4));
+	for (i = 0; i < 4; i++)
+		sm_call(&w[i], __NR_futex, &self->f, FUTEX_WAIT_BITSET | SM_PRIVATE, 0, 0, 0,
+			1 << i);
+	ASSERT_TRUE(sm_start_all(&self->env, w, 4));
 
-	EXPECT_EQ(0, sm_futex(&self->f, FUTEX_WAKE_BITSET | SM_PRIVATE, 100,
-			      NULL, NULL, 0x70));
-	settle();
-	EXPECT_EQ(0, nr_done(self->w, 4));
-
-	EXPECT_EQ(1, sm_futex(&self->f, FUTEX_WAKE_BITSET | SM_PRIVATE, 100,
-			      NULL, NULL, 1 << 2));
-	ASSERT_TRUE(sm_waiter_done(&self->w[2]));
-	settle();
-	for (i = 0, hit = 0; i < 4; i++)
-		hit |= self->w[i].done << i;
-	EXPECT_EQ(1 << 2, hit);
-
-	EXPECT_EQ(2, sm_futex(&self->f, FUTEX_WAKE_BITSET | SM_PRIVATE, 100,
-			      NULL, NULL, 0x3));
-	ASSERT_TRUE(sm_waiter_done(&self->w[0]));
-	ASSERT_TRUE(sm_waiter_done(&self->w[1]));
-	EXPECT_EQ(0, sm_load(&self->w[3].done));
+	EXPECT_EQ(0, wake_bits(&self->f, 0x70));
+	SM_EXPECT_WAITS(w, 4);
+	EXPECT_EQ(1, wake_bits(&self->f, 1 << 2));
+	ASSERT_TRUE(sm_waiter_done(&w[2]));
+	SM_ASSERT_DONE(w, 4, 1);
+	EXPECT_EQ(2, wake_bits(&self->f, 0x3));
+	ASSERT_TRUE(sm_waiter_done(&w[0]));
+	ASSERT_TRUE(sm_waiter_done(&w[1]));
+	EXPECT_EQ(0, sm_load(&w[3].done));
 	EXPECT_EQ(1, sm_wake(&self->f, 100, SM_PRIVATE));
-	JOIN_ALL(self->w, 4, 0);
+	SM_JOIN_ALL(w, 4, 0);
 
-	EXPECT_EQ(-EINVAL, sm_futex(&self->f, FUTEX_WAIT_BITSET | SM_PRIVATE,
-				    0, NULL, NULL, 0));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex, &self->f, FUTEX_WAIT_BITSET | SM_PRIVATE));
 }
 
 /* Calls that do not wait at all. */
@@ -270,57 +265,42 @@ TEST_F(futex, errors)
 	struct timespec bad_nsec = { .tv_nsec = 1000000000 };
 	struct timespec negative = { .tv_sec = -1 };
 	struct timespec ts = sm_ts(SM_MSEC);
-	struct futex_waitv wv[2] = {
-		{ .uaddr = (uintptr_t)&self->f,
-		  .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
-		{ .uaddr = (uintptr_t)&self->f2, .val = 1,
-		  .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
-	};
-	int f2_flags = FUTEX2_SIZE_U32 | FUTEX2_PRIVATE;
-	unsigned int i;
-	char *none;
+	uint32_t *f = &self->f, two[2] = { 0 };
+	struct futex_waitv wv[2];
+	void *none = sm_no_access();
+	int i, op;
 
-	none = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, none);
-
+	ASSERT_NE(NULL, none);
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		EXPECT_EQ(-EAGAIN, sm_wait(&self->f, 1, flags[i]));
-		EXPECT_EQ(-EAGAIN, sm_wait_ns(&self->f, 1, flags[i], SM_SEC));
-		EXPECT_EQ(-EAGAIN,
-			  sm_futex(&self->f, FUTEX_WAIT_BITSET | flags[i], 7,
-				   NULL, NULL, 1));
+		op = FUTEX_WAIT | flags[i];
+		EXPECT_EQ(-EAGAIN, sm_wait(f, 1, flags[i]));
+		EXPECT_EQ(-EAGAIN, sm_wait_ns(f, 1, flags[i], SM_SEC));
+		EXPECT_EQ(-EAGAIN, sm_sys(__NR_futex, f, FUTEX_WAIT_BITSET | flags[i], 7, 0, 0, 1));
 		EXPECT_EQ(-EFAULT, sm_wait(none, 0, flags[i]));
 		EXPECT_EQ(-EFAULT, sm_wait(NULL, 0, flags[i]));
 		EXPECT_EQ(-EFAULT, sm_wait((void *)-4096L, 0, flags[i]));
-		EXPECT_EQ(-EINVAL, sm_wait((char *)&self->f + 1, 0, flags[i]));
-		EXPECT_EQ(-EFAULT, sm_futex(&self->f, FUTEX_WAIT | flags[i],
-					    0, none, NULL, 0));
-		EXPECT_EQ(-EINVAL, sm_futex(&self->f, FUTEX_WAIT | flags[i],
-					    0, &bad_nsec, NULL, 0));
-		EXPECT_EQ(-EINVAL, sm_futex(&self->f, FUTEX_WAIT | flags[i],
-					    0, &negative, NULL, 0));
-		EXPECT_EQ(-SM_NOSYS, sm_futex(&self->f, FUTEX_WAIT | flags[i] |
-					    FUTEX_CLOCK_REALTIME, 0, &ts,
-					    NULL, 0));
+		EXPECT_EQ(-EINVAL, sm_wait((char *)f + 1, 0, flags[i]));
+		EXPECT_EQ(-EFAULT, sm_sys(__NR_futex, f, op, 0, none));
+		EXPECT_EQ(-EINVAL, sm_sys(__NR_futex, f, op, 0, &bad_nsec));
+		EXPECT_EQ(-EINVAL, sm_sys(__NR_futex, f, op, 0, &negative));
+		EXPECT_EQ(-SM_NOSYS, sm_sys(__NR_futex, f, op | FUTEX_CLOCK_REALTIME, 0, &ts));
 	}
 
-	EXPECT_EQ(-EAGAIN, sm_sys(__NR_futex_waitv, wv, 2));
-	EXPECT_EQ(-EAGAIN, sm_sys(__NR_futex_wait, &self->f, 1, ~0U, f2_flags));
-	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_wait, &self->f, 0, 0, f2_flags));
-	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_wait, &self->f, 0, ~0U, 0xff00));
-	EXPECT_EQ(-EINVAL,
-		  sm_sys(__NR_futex_wait, &self->f, 0, ~0U, f2_flags, &ts,
-			 CLOCK_BOOTTIME));
-	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_wait, none, 0, ~0U, f2_flags));
-	EXPECT_EQ(-EFAULT,
-		  sm_sys(__NR_futex_wait, &self->f, 0, ~0U, f2_flags, none,
-			 CLOCK_MONOTONIC));
+	EXPECT_EQ(-EAGAIN, sm_sys(__NR_futex_wait, f, 1, ~0U, PRIVATE2));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_wait, f, 0, 0, PRIVATE2));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_wait, f, 0, ~0U, 0xff00));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_wait, f, 0, ~0U, PRIVATE2, &ts, CLOCK_BOOTTIME));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_wait, none, 0, ~0U, PRIVATE2));
+	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_wait, f, 0, ~0U, PRIVATE2, none, CLOCK_MONOTONIC));
 
+	waitv_set(wv, two, 2);
+	wv[1].val = 1;
+	EXPECT_EQ(-EAGAIN, sm_sys(__NR_futex_waitv, wv, 2));
 	wv[1].val = 0;
-	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, wv));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, wv, 0));
 	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, wv, 129));
 	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, wv, 2, 1));
-	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, 0, 2));
+	EXPECT_EQ(-EINVAL, sm_sys(__NR_futex_waitv, NULL, 2));
 	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_waitv, none, 2));
 	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_waitv, wv, 2, 0, none, CLOCK_MONOTONIC));
 	wv[1].__reserved = 1;
@@ -330,9 +310,10 @@ TEST_F(futex, errors)
 	EXPECT_EQ(-EFAULT, sm_sys(__NR_futex_waitv, wv, 2));
 
 	/* None of them left anything queued. */
-	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
-	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_SHARED));
-	EXPECT_EQ(0, sm_wake(&self->f2, INT_MAX, SM_PRIVATE));
+	EXPECT_EQ(0, sm_wake(f, INT_MAX, SM_PRIVATE));
+	EXPECT_EQ(0, sm_wake(f, INT_MAX, SM_SHARED));
+	EXPECT_EQ(0, sm_wake(&two[0], INT_MAX, SM_PRIVATE));
+	EXPECT_EQ(0, sm_wake(&two[1], INT_MAX, SM_PRIVATE));
 	munmap(none, 4096);
 }
 
@@ -349,12 +330,11 @@ TEST_F(futex, wake_counts)
 	EXPECT_EQ(3, sm_wake(&self->f, 3, SM_PRIVATE));
 	for (i = 1; i < 4; i++)
 		ASSERT_TRUE(sm_waiter_done(&self->w[i]));
-	settle();
-	EXPECT_EQ(4, nr_done(self->w, NW));
+	SM_ASSERT_DONE(self->w, NW, 4);
 	for (i = 4; i < NW; i++)
 		EXPECT_EQ('S', sm_task_state(getpid(), self->w[i].tid));
 	EXPECT_EQ(NW - 4, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
-	JOIN_ALL(self->w, NW, 0);
+	SM_JOIN_ALL(self->w, NW, 0);
 	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
 	SM_EXPECT_PARKS(&self->env, NW);
 	SM_EXPECT_NONE_PARKED(&self->env);
@@ -376,7 +356,7 @@ TEST_F(futex, wake_lots)
 		woken += lot < NR - woken ? lot : NR - woken;
 		ASSERT_TRUE(sm_wait_until(sm_load(&s.returned) == woken));
 		if (lot % 8 == 0)
-			settle();
+			sm_settle();
 		ASSERT_EQ(woken, sm_load(&s.returned));
 	}
 	EXPECT_EQ(NR, sm_sleepers_reap(&s));
@@ -385,37 +365,21 @@ TEST_F(futex, wake_lots)
 
 TEST_F(futex, futex2_wait)
 {
-	const int f2_flags[] = {
-		FUTEX2_SIZE_U32, FUTEX2_SIZE_U32 | FUTEX2_PRIVATE,
-	};
-	unsigned int i;
+	static const int f2_flags[] = { FUTEX2_SIZE_U32, PRIVATE2 };
+	int i;
 
 	for (i = 0; i < ARRAY_SIZE(f2_flags); i++) {
-		sm_rebase(&self->env);
-		sm_call(&self->w[0], __NR_futex_wait, &self->f, 0, 0x10, f2_flags[i]);
+		sm_call(self->w, __NR_futex_wait, &self->f, 0, 0x10, f2_flags[i]);
 		sm_call(&self->w[1], __NR_futex_wait, &self->f, 0, 0x20, f2_flags[i]);
-		ASSERT_TRUE(start(&self->env, self->w, 2));
+		ASSERT_TRUE(sm_start_all(&self->env, self->w, 2));
 		EXPECT_EQ(0, sm_sys(__NR_futex_wake, &self->f, 0x1, 10, f2_flags[i]));
 		EXPECT_EQ(0, sm_sys(__NR_futex_wake, &self->f, ~0U, 0, f2_flags[i]));
-		settle();
-		EXPECT_EQ(0, nr_done(self->w, 2));
+		SM_EXPECT_WAITS(self->w, 2);
 		EXPECT_EQ(1, sm_sys(__NR_futex_wake, &self->f, 0x20, 10, f2_flags[i]));
 		ASSERT_TRUE(sm_waiter_done(&self->w[1]));
 		EXPECT_EQ(0, sm_load(&self->w[0].done));
 		EXPECT_EQ(1, sm_sys(__NR_futex_wake, &self->f, ~0U, 10, f2_flags[i]));
-		JOIN_ALL(self->w, 2, 0);
-	}
-}
-
-static void waitv_set(struct futex_waitv *wv, uint32_t *f, int nr)
-{
-	int i;
-
-	memset(wv, 0, nr * sizeof(*wv));
-	for (i = 0; i < nr; i++) {
-		wv[i].uaddr = (uintptr_t)&f[i];
-		wv[i].val = f[i];
-		wv[i].flags = FUTEX_32 | FUTEX_PRIVATE_FLAG;
+		SM_JOIN_ALL(self->w, 2, 0);
 	}
 }
 
@@ -435,17 +399,21 @@ TEST_F(futex, waitv_index)
 		pick[1] = n / 2;
 		pick[2] = n - 1;
 		for (j = 0; j < 3; j++) {
-			sm_rebase(&self->env);
 			waitv_set(wv, f, n);
-			sm_call(&self->w[0], __NR_futex_waitv, wv, n);
-			ASSERT_TRUE(start(&self->env, self->w, 1));
+			sm_call(self->w, __NR_futex_waitv, wv, n);
+			ASSERT_TRUE(sm_start(&self->env, self->w));
 			EXPECT_EQ(1, sm_wake(&f[pick[j]], 10, SM_PRIVATE));
-			JOIN_ALL(self->w, 1, pick[j]);
+			SM_JOIN(self->w, pick[j]);
 			/* All the others have been taken off. */
 			for (i = 0; i < n; i++)
 				EXPECT_EQ(0, sm_wake(&f[i], 10, SM_PRIVATE));
 		}
 	}
+}
+
+static long wake_op(void *uaddr, void *uaddr2, int nr, int nr2, int op)
+{
+	return sm_sys(__NR_futex, uaddr, FUTEX_WAKE_OP | SM_PRIVATE, nr, nr2, uaddr2, op);
 }
 
 /*
@@ -461,13 +429,10 @@ TEST_F(futex, waitv_two_at_once)
 
 	for (i = 0; i < 10; i++) {
 		waitv_set(wv, f, 16);
-		sm_rebase(&self->env);
-		sm_call(&self->w[0], __NR_futex_waitv, wv, 16);
-		ASSERT_TRUE(start(&self->env, self->w, 1));
-		EXPECT_EQ(2,
-			  sm_sys(__NR_futex, &f[i % 2 ? 11 : 4], FUTEX_WAKE_OP |
-				 SM_PRIVATE, 1, 1, &f[i % 2 ? 4 : 11], op));
-		JOIN_ALL(self->w, 1, 11);
+		sm_call(self->w, __NR_futex_waitv, wv, 16);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
+		EXPECT_EQ(2, wake_op(&f[i % 2 ? 11 : 4], &f[i % 2 ? 4 : 11], 1, 1, op));
+		SM_JOIN(self->w, 11);
 	}
 }
 
@@ -481,11 +446,11 @@ TEST_F(futex, waitv_same_futex)
 	waitv_set(wv, f, 4);
 	for (i = 1; i < 4; i++)
 		wv[i].uaddr = wv[0].uaddr;
-	sm_call(&self->w[0], __NR_futex_waitv, wv, 4);
-	ASSERT_TRUE(start(&self->env, self->w, 1));
+	sm_call(self->w, __NR_futex_waitv, wv, 4);
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	EXPECT_EQ(4, sm_nr_waiters(&f[0], SM_PRIVATE));
 	EXPECT_EQ(4, sm_wake(&f[0], INT_MAX, SM_PRIVATE));
-	JOIN_ALL(self->w, 1, 3);
+	SM_JOIN(self->w, 3);
 	EXPECT_EQ(0, sm_wake(&f[0], INT_MAX, SM_PRIVATE));
 }
 
@@ -504,9 +469,9 @@ TEST_F(futex, waitv_timeout)
 			waitv_set(wv, f, n);
 			deadline = sm_clock_ns(clocks[c]) + sm_soon_ns();
 			ts = sm_ts(deadline);
-			sm_call(&self->w[0], __NR_futex_waitv, wv, n, 0, &ts, clocks[c]);
+			sm_call(self->w, __NR_futex_waitv, wv, n, 0, &ts, clocks[c]);
 			ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
-			JOIN_ALL(self->w, 1, -ETIMEDOUT);
+			SM_JOIN(self->w, -ETIMEDOUT);
 			EXPECT_GE(sm_clock_ns(clocks[c]), deadline);
 			EXPECT_LT(sm_clock_ns(clocks[c]), deadline + sm_late_ns());
 			EXPECT_EQ(0, sm_wake(&f[n - 1], 1, SM_PRIVATE));
@@ -520,8 +485,7 @@ TEST_F(futex, waitv_mixed)
 {
 	uint32_t *shared = sm_shared_alloc(4096);
 	struct futex_waitv wv[3] = {
-		{ .uaddr = (uintptr_t)&self->f,
-		  .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
+		{ .uaddr = (uintptr_t)&self->f, .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
 		{ .uaddr = (uintptr_t)shared, .flags = FUTEX_32 },
 		{ .uaddr = (uintptr_t)&self->f2, .flags = FUTEX_32 },
 	};
@@ -529,13 +493,12 @@ TEST_F(futex, waitv_mixed)
 
 	ASSERT_NE(NULL, shared);
 	for (i = 0; i < 3; i++) {
-		sm_rebase(&self->env);
-		sm_call(&self->w[0], __NR_futex_waitv, wv, 3);
-		ASSERT_TRUE(start(&self->env, self->w, 1));
+		sm_call(self->w, __NR_futex_waitv, wv, 3);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		EXPECT_EQ(0, sm_wake(shared, 1, SM_PRIVATE));
 		EXPECT_EQ(1, sm_wake((void *)(uintptr_t)wv[i].uaddr, 1,
 				     i ? SM_SHARED : SM_PRIVATE));
-		JOIN_ALL(self->w, 1, i);
+		SM_JOIN(self->w, i);
 	}
 }
 
@@ -545,30 +508,27 @@ TEST_F(futex, waitv_mixed)
  */
 TEST_F(futex, arguments_read_once)
 {
-	struct futex_waitv *wv;
-	struct timespec *ts;
-	int64_t start_ns;
+	struct {
+		struct futex_waitv wv[4];
+		struct timespec late, soon;
+	} *page = sm_private_page();
 	uint32_t f[4] = { 0 };
-	char *page;
+	int64_t start_ns;
 
-	page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, page);
-	wv = (void *)page;
-	ts = (void *)(page + 2048);
-	waitv_set(wv, f, 4);
-	*ts = sm_ts(sm_now_ns() + 3600 * SM_SEC);
-	sm_call(&self->w[0], __NR_futex_waitv, wv, 4, 0, ts, CLOCK_MONOTONIC);
-	*(ts + 1) = sm_ts(sm_slow() * SM_SEC);
-	sm_call(&self->w[1], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE, 0, (ts + 1));
+	ASSERT_NE(NULL, page);
+	waitv_set(page->wv, f, 4);
+	page->late = sm_ts(sm_now_ns() + 3600 * SM_SEC);
+	page->soon = sm_ts(sm_slow() * SM_SEC);
+	sm_call(self->w, __NR_futex_waitv, page->wv, 4, 0, &page->late, CLOCK_MONOTONIC);
+	sm_call(&self->w[1], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE, 0, &page->soon);
 	start_ns = sm_now_ns();
-	ASSERT_TRUE(start(&self->env, self->w, 2));
+	ASSERT_TRUE(sm_start_all(&self->env, self->w, 2));
 	memset(page, 0xff, 4096);
 	munmap(page, 4096);
 
 	EXPECT_EQ(1, sm_wake(&f[2], 1, SM_PRIVATE));
-	JOIN_ALL(self->w, 1, 2);
-	JOIN_ALL(self->w + 1, 1, -ETIMEDOUT);
+	SM_JOIN(self->w, 2);
+	SM_JOIN(&self->w[1], -ETIMEDOUT);
 	EXPECT_GE(sm_now_ns() - start_ns, sm_slow() * SM_SEC);
 }
 
@@ -601,8 +561,7 @@ TEST_F(futex, requeue)
 		EXPECT_EQ(3, sm_nr_waiters(&self->f2, flags[i]));
 
 		EXPECT_EQ(2, requeue(&self->f, &self->f3, 0, 2, flags[i]));
-		settle();
-		EXPECT_EQ(1, nr_done(self->w, NW));
+		SM_ASSERT_DONE(self->w, NW, 1);
 
 		/* 1, 2, 3 are on f2; 4, 5 on f3; the others on f. */
 		EXPECT_EQ(1, sm_wake(&self->f2, 1, flags[i]));
@@ -613,9 +572,9 @@ TEST_F(futex, requeue)
 		EXPECT_EQ(NW - 6, sm_wake(&self->f, INT_MAX, flags[i]));
 		for (j = 6; j < NW; j++)
 			ASSERT_TRUE(sm_waiter_done(&self->w[j]));
-		EXPECT_EQ(NW - 2, nr_done(self->w, NW));
+		EXPECT_EQ(NW - 2, sm_nr_done(self->w, NW));
 		EXPECT_EQ(2, sm_wake(&self->f2, INT_MAX, flags[i]));
-		JOIN_ALL(self->w, NW, 0);
+		SM_JOIN_ALL(self->w, NW, 0);
 	}
 }
 
@@ -630,10 +589,9 @@ TEST_F(futex, requeue_chain)
 		ASSERT_EQ(NW, requeue(f[i % 3], f[(i + 1) % 3], 0, INT_MAX, SM_PRIVATE));
 		EXPECT_EQ(0, sm_wake(f[i % 3], INT_MAX, SM_PRIVATE));
 	}
-	settle();
-	EXPECT_EQ(0, nr_done(self->w, NW));
+	SM_EXPECT_WAITS(self->w, NW);
 	EXPECT_EQ(NW, sm_wake(f[n % 3], INT_MAX, SM_PRIVATE));
-	JOIN_ALL(self->w, NW, 0);
+	SM_JOIN_ALL(self->w, NW, 0);
 }
 
 /* The time-out goes along. */
@@ -644,11 +602,10 @@ TEST_F(futex, requeue_timeout)
 	int i;
 
 	for (i = 0; i < 4; i++)
-		sm_call(&self->w[i], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE, 0,
-			&ts);
-	ASSERT_TRUE(start(&self->env, self->w, 4));
+		form_set(self, &self->w[i], &forms[0], &ts);
+	ASSERT_TRUE(sm_start_all(&self->env, self->w, 4));
 	EXPECT_EQ(4, requeue(&self->f, &self->f2, 0, INT_MAX, SM_PRIVATE));
-	JOIN_ALL(self->w, 4, -ETIMEDOUT);
+	SM_JOIN_ALL(self->w, 4, -ETIMEDOUT);
 	for (i = 0; i < 4; i++)
 		EXPECT_GE(sm_waiter_ns(&self->w[i]), ns);
 	EXPECT_EQ(0, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
@@ -670,7 +627,7 @@ TEST_F(futex, futex2_requeue)
 	ASSERT_TRUE(sm_waiter_done(&self->w[0]));
 	EXPECT_EQ(2, sm_wake(&f[1], INT_MAX, SM_PRIVATE));
 	EXPECT_EQ(1, sm_wake(&f[0], INT_MAX, SM_PRIVATE));
-	JOIN_ALL(self->w, 4, 0);
+	SM_JOIN_ALL(self->w, 4, 0);
 }
 
 /* A vector waiter may be moved, too: the index is that of where it was. */
@@ -680,12 +637,12 @@ TEST_F(futex, requeue_waitv)
 	uint32_t f[3] = { 0 };
 
 	waitv_set(wv, f, 3);
-	sm_call(&self->w[0], __NR_futex_waitv, wv, 3);
-	ASSERT_TRUE(start(&self->env, self->w, 1));
+	sm_call(self->w, __NR_futex_waitv, wv, 3);
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	EXPECT_EQ(1, requeue(&f[1], &self->f, 0, 1, SM_PRIVATE));
 	EXPECT_EQ(0, sm_wake(&f[1], 1, SM_PRIVATE));
 	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
-	JOIN_ALL(self->w, 1, 1);
+	SM_JOIN(self->w, 1);
 	EXPECT_EQ(0, sm_wake(&f[0], 1, SM_PRIVATE));
 	EXPECT_EQ(0, sm_wake(&f[2], 1, SM_PRIVATE));
 }
@@ -698,22 +655,17 @@ TEST_F(futex, wake_op)
 	ASSERT_TRUE(start_on(&self->env, self->w, 4, &self->f, SM_PRIVATE));
 	ASSERT_TRUE(start_on(&self->env, self->w + 4, 4, &self->f2, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 8));
-	EXPECT_EQ(5,
-		  sm_sys(__NR_futex, &self->f, FUTEX_WAKE_OP | SM_PRIVATE, 3, 2,
-			 &self->f2, op));
+	EXPECT_EQ(5, wake_op(&self->f, &self->f2, 3, 2, op));
 	EXPECT_EQ(7, self->f2);
 	ASSERT_TRUE(sm_waiter_done(&self->w[2]));
 	ASSERT_TRUE(sm_waiter_done(&self->w[5]));
-	settle();
-	EXPECT_EQ(5, nr_done(self->w, 8));
+	SM_ASSERT_DONE(self->w, 8, 5);
 	/* 7 is not below 5: only f */
-	EXPECT_EQ(1,
-		  sm_sys(__NR_futex, &self->f, FUTEX_WAKE_OP | SM_PRIVATE, 3, 2,
-			 &self->f2, op));
+	EXPECT_EQ(1, wake_op(&self->f, &self->f2, 3, 2, op));
 	ASSERT_TRUE(sm_waiter_done(&self->w[3]));
-	EXPECT_EQ(6, nr_done(self->w, 8));
+	EXPECT_EQ(6, sm_nr_done(self->w, 8));
 	EXPECT_EQ(2, sm_wake(&self->f2, INT_MAX, SM_PRIVATE));
-	JOIN_ALL(self->w, 8, 0);
+	SM_JOIN_ALL(self->w, 8, 0);
 }
 
 /* ---------------------------------------------------- shared memory */
@@ -756,234 +708,167 @@ TEST_F(futex, shared_anonymous)
 	cross_process(_metadata, &self->env, f, f);
 }
 
-/* The same page at two addresses. */
-TEST_F(futex, shared_memfd)
+/* The same page at two addresses: the second one of @fd, and the first one */
+static void shared_page(struct __test_metadata *_metadata, struct sm_env *env, int fd)
 {
 	uint32_t *a, *b;
-	int fd;
 
-	fd = memfd_create("stackmux", MFD_CLOEXEC);
 	ASSERT_GE(fd, 0);
 	ASSERT_EQ(0, ftruncate(fd, 8192));
 	a = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	b = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 4096);
 	ASSERT_NE(MAP_FAILED, (void *)a);
 	ASSERT_NE(MAP_FAILED, (void *)b);
-	cross_process(_metadata, &self->env, a + 1024, b);
+	cross_process(_metadata, env, a + 1024, b);
+}
+
+TEST_F(futex, shared_memfd)
+{
+	shared_page(_metadata, &self->env, memfd_create("stackmux", MFD_CLOEXEC));
 }
 
 TEST_F(futex, shared_file)
 {
 	char name[] = "/tmp/stackmux-futex-XXXXXX";
-	uint32_t *a, *b;
-	int fd;
+	int fd = mkstemp(name);
 
-	fd = mkstemp(name);
-	ASSERT_GE(fd, 0);
 	unlink(name);
-	ASSERT_EQ(0, ftruncate(fd, 4096));
-	a = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	b = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	ASSERT_NE(MAP_FAILED, (void *)a);
-	ASSERT_NE(MAP_FAILED, (void *)b);
-	cross_process(_metadata, &self->env, a, b);
+	shared_page(_metadata, &self->env, fd);
 }
 
 /* ------------------------------------------------------------- signals */
-
-static int nr_handled;
-
-static void count_handler(int sig)
-{
-	sm_add(&nr_handled, 1);
-}
-
-static uint32_t *handler_word;
-
-static void change_handler(int sig)
-{
-	sm_add(&nr_handled, 1);
-	sm_store(handler_word, 1);
-}
-
-static void on_signal(int sig, void (*fn)(int), int sa_flags)
-{
-	struct sigaction sa = { .sa_handler = fn, .sa_flags = sa_flags };
-
-	sm_store(&nr_handled, 0);
-	sigaction(sig, &sa, NULL);
-}
 
 /* Signals nobody handles, and wake-ups that bring nothing, are not seen. */
 TEST_F(futex, ignored_signals)
 {
 	static const int sigs[] = { SIGCHLD, SIGURG, SIGWINCH, SIGCONT };
 	struct timespec ts = sm_ts(3600 * SM_SEC);
-	struct futex_waitv wv;
+	struct sm_waiter *w = self->w;
 	int i, j;
 
-	on_signal(SIGUSR2, SIG_IGN, 0);
-	waitv_set(&wv, &self->f, 1);
-	sm_call(&self->w[0], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE);
-	sm_call(&self->w[1], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE, 0, &ts);
-	sm_call(&self->w[2], __NR_futex_waitv, &wv, 1);
-	ASSERT_TRUE(start(&self->env, self->w, 3));
+	signal(SIGUSR2, SIG_IGN);
+	waitv_set(&self->wv, &self->f, 1);
+	sm_call(&w[0], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE);
+	sm_call(&w[1], __NR_futex, &self->f, FUTEX_WAIT | SM_PRIVATE, 0, &ts);
+	sm_call(&w[2], __NR_futex_waitv, &self->wv, 1);
+	ASSERT_TRUE(sm_start_all(&self->env, w, 3));
 	for (j = 0; j < 5; j++) {
 		for (i = 0; i < ARRAY_SIZE(sigs); i++) {
-			EXPECT_EQ(0, sm_signal(&self->w[j % 3], sigs[i]));
+			EXPECT_EQ(0, sm_signal(&w[j % 3], sigs[i]));
 			EXPECT_EQ(0, kill(getpid(), sigs[i]));
 		}
-		EXPECT_EQ(0, sm_signal(&self->w[j % 3], SIGUSR2));
+		EXPECT_EQ(0, sm_signal(&w[j % 3], SIGUSR2));
 	}
-	settle();
-	EXPECT_EQ(0, nr_done(self->w, 3));
-	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), self->w, 3));
+	SM_EXPECT_WAITS(w, 3);
+	ASSERT_TRUE(sm_asleep(&self->env, w, 3));
 	EXPECT_EQ(3, sm_wake(&self->f, INT_MAX, SM_PRIVATE));
-	JOIN_ALL(self->w, 3, 0);
+	SM_JOIN_ALL(w, 3, 0);
 }
 
 /* A signal that the thread has blocked does not end its wait. */
 static void block_usr1(struct sm_waiter *w)
 {
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	sm_mask_set(sm_bit(SIGUSR1));
 }
 
 static void unblock_usr1(struct sm_waiter *w)
 {
-	sigset_t set;
-
-	w->data = (void *)(long)sm_load(&nr_handled);
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	w->data = (void *)(long)sm_load(&sm_handled);
+	sm_mask_set(0);
 }
 
 TEST_F(futex, blocked_signal)
 {
-	on_signal(SIGUSR1, count_handler, 0);
-	self->w[0].before = block_usr1;
-	self->w[0].after = unblock_usr1;
-	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
-	EXPECT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
-	settle();
-	EXPECT_EQ(0, sm_load(&self->w[0].done));
+	sm_handle(SIGUSR1, 0);
+	self->w->before = block_usr1;
+	self->w->after = unblock_usr1;
+	ASSERT_TRUE(start_one(self, SM_PRIVATE));
+	EXPECT_EQ(0, sm_signal(self->w, SIGUSR1));
+	SM_EXPECT_WAITS(self->w, 1);
 	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
-	JOIN_ALL(self->w, 1, 0);
-	EXPECT_EQ(NULL, self->w[0].data);
-	EXPECT_EQ(1, sm_load(&nr_handled));
+	SM_JOIN(self->w, 0);
+	EXPECT_EQ(NULL, self->w->data);
+	EXPECT_EQ(1, sm_load(&sm_handled));
 }
 
-/*
- * What a handled signal does to each form of the call, with and without
- * SA_RESTART.
- */
+/* What a handled signal does to @f, with a time-out or without */
+static void handled_signal(struct __test_metadata *_metadata, FIXTURE_DATA(futex) *self,
+			   const struct form *f, const struct timespec *ts, bool restart)
+{
+	/* futex() with a time-out is not restarted after a handler. */
+	bool restarts = restart && (f->nr != __NR_futex || !ts);
+	struct sm_waiter *w = self->w;
+	int i;
+
+	sm_handle(SIGUSR1, restart ? SA_RESTART : 0);
+	form_set(self, w, f, ts);
+	ASSERT_TRUE(sm_start(&self->env, w));
+	for (i = 1; restarts && i <= 5; i++) {
+		EXPECT_EQ(0, sm_signal(w, SIGUSR1));
+		ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == i));
+		/* It goes to sleep again. */
+		ASSERT_TRUE(sm_wait_queued(&self->f, SM_PRIVATE, 1));
+		ASSERT_TRUE(sm_asleep(&self->env, w, 1));
+	}
+	if (restarts) {
+		EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
+		SM_EXPECT_PARKS(&self->env, 6);
+	} else {
+		EXPECT_EQ(0, sm_signal(w, SIGUSR1));
+	}
+	ASSERT_TRUE(sm_waiter_join(w));
+	EXPECT_EQ(restarts ? 0 : -EINTR, w->ret) {
+		TH_LOG("%s, time-out %d, restart %d", f->name, !!ts, restart);
+	}
+	EXPECT_EQ(restarts ? 5 : 1, sm_load(&sm_handled));
+	EXPECT_EQ(0, sm_wake(&self->f, 1, SM_PRIVATE));
+}
+
 TEST_F(futex, handled_signal)
 {
-	const struct {
-		const char *name;
-		long nr;
-		bool timeout;
-		bool absolute;
-		int sa_flags;
-		bool restarts;
-	} tab[] = {
-		{ "wait", __NR_futex, false, false, 0, false },
-		{ "wait, restart", __NR_futex, false, false, SA_RESTART, true },
-		{ "wait timeout", __NR_futex, true, false, 0, false },
-		{ "wait timeout, restart", __NR_futex, true, false, SA_RESTART,
-		  false },
-		{ "bitset", __NR_futex, true, true, 0, false },
-		{ "bitset, restart", __NR_futex, true, true, SA_RESTART, false },
-		{ "futex2", __NR_futex_wait, false, true, 0, false },
-		{ "futex2, restart", __NR_futex_wait, false, true, SA_RESTART,
-		  true },
-		{ "futex2 timeout", __NR_futex_wait, true, true, 0, false },
-		{ "futex2 timeout, restart", __NR_futex_wait, true, true,
-		  SA_RESTART, true },
-		{ "waitv", __NR_futex_waitv, false, true, 0, false },
-		{ "waitv, restart", __NR_futex_waitv, false, true, SA_RESTART,
-		  true },
-		{ "waitv timeout", __NR_futex_waitv, true, true, 0, false },
-		{ "waitv timeout, restart", __NR_futex_waitv, true, true,
-		  SA_RESTART, true },
-	};
-	struct sm_waiter *w = &self->w[0];
-	struct futex_waitv wv;
+	const struct form *f;
 	struct timespec ts;
-	int i, j, op;
-	long tsp;
+	int restart;
 
-	waitv_set(&wv, &self->f, 1);
-	for (i = 0; i < ARRAY_SIZE(tab); i++) {
-		sm_rebase(&self->env);
-		ts = sm_ts((tab[i].absolute ? sm_now_ns() : 0) + 3600 * SM_SEC);
-		tsp = tab[i].timeout ? (long)&ts : 0;
-		op = (tab[i].absolute ? FUTEX_WAIT_BITSET : FUTEX_WAIT) |
-		     SM_PRIVATE;
-		if (tab[i].nr == __NR_futex)
-			sm_call(w, __NR_futex, &self->f, op, 0, tsp, 0, ~0U);
-		else if (tab[i].nr == __NR_futex_wait)
-			sm_call(w, __NR_futex_wait, &self->f, 0, ~0U, FUTEX2_SIZE_U32 |
-				FUTEX2_PRIVATE, tsp, CLOCK_MONOTONIC);
-		else
-			sm_call(w, __NR_futex_waitv, &wv, 1, 0, tsp, CLOCK_MONOTONIC);
-		on_signal(SIGUSR1, count_handler, tab[i].sa_flags);
-		ASSERT_TRUE(start(&self->env, w, 1));
-
-		if (!tab[i].restarts) {
-			EXPECT_EQ(0, sm_signal(w, SIGUSR1));
-			ASSERT_TRUE(sm_waiter_join(w));
-			EXPECT_EQ(-EINTR, w->ret) {
-				TH_LOG("%s", tab[i].name);
-			}
-			EXPECT_EQ(1, sm_load(&nr_handled));
-			EXPECT_EQ(0, sm_wake(&self->f, 1, SM_PRIVATE));
-			continue;
+	for_each_form(f) {
+		for (restart = 0; restart < 2; restart++) {
+			ts = sm_ts((f->absolute ? sm_clock_ns(f->clock) : 0) + 3600 * SM_SEC);
+			handled_signal(_metadata, self, f, &ts, restart);
+			handled_signal(_metadata, self, f, NULL, restart);
 		}
-		for (j = 1; j <= 5; j++) {
-			EXPECT_EQ(0, sm_signal(w, SIGUSR1));
-			ASSERT_TRUE(sm_wait_until(sm_load(&nr_handled) == j));
-			/* It goes to sleep again. */
-			ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->f,
-								SM_PRIVATE) == 1));
-			ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1)) {
-				TH_LOG("%s", tab[i].name);
-			}
-		}
-		EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
-		ASSERT_TRUE(sm_waiter_join(w));
-		EXPECT_EQ(0, w->ret) {
-			TH_LOG("%s", tab[i].name);
-		}
-		SM_EXPECT_PARKS(&self->env, 6);
 	}
+}
+
+static uint32_t *handler_word;
+
+static void change_handler(int sig)
+{
+	sm_store(handler_word, 1);
 }
 
 /* A restarted call looks at the value again. */
 TEST_F(futex, restart_sees_new_value)
 {
+	struct sigaction sa = { .sa_handler = change_handler, .sa_flags = SA_RESTART };
+
 	handler_word = &self->f;
-	on_signal(SIGUSR1, change_handler, SA_RESTART);
-	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
-	EXPECT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
-	JOIN_ALL(self->w, 1, -EAGAIN);
+	sigaction(SIGUSR1, &sa, NULL);
+	ASSERT_TRUE(start_one(self, SM_PRIVATE));
+	EXPECT_EQ(0, sm_signal(self->w, SIGUSR1));
+	SM_JOIN(self->w, -EAGAIN);
 }
 
 /* A restarted call waits where its arguments say, not where it was moved. */
 TEST_F(futex, restart_after_requeue)
 {
-	on_signal(SIGUSR1, count_handler, SA_RESTART);
-	ASSERT_TRUE(start_on(&self->env, self->w, 1, &self->f, SM_PRIVATE));
+	sm_handle(SIGUSR1, SA_RESTART);
+	ASSERT_TRUE(start_one(self, SM_PRIVATE));
 	EXPECT_EQ(1, requeue(&self->f, &self->f2, 0, 1, SM_PRIVATE));
-	EXPECT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->f, SM_PRIVATE) == 1));
+	EXPECT_EQ(0, sm_signal(self->w, SIGUSR1));
+	ASSERT_TRUE(sm_wait_queued(&self->f, SM_PRIVATE, 1));
 	EXPECT_EQ(0, sm_wake(&self->f2, 1, SM_PRIVATE));
 	EXPECT_EQ(1, sm_wake(&self->f, 1, SM_PRIVATE));
-	JOIN_ALL(self->w, 1, 0);
+	SM_JOIN(self->w, 0);
 }
 
 /*
@@ -1095,19 +980,17 @@ TEST_F(futex, robust_owner_death)
 	int i;
 
 	ASSERT_EQ(0, sm_thread(&t, robust_owner, r));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&r->go, SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&r->go, SM_PRIVATE, 1));
 	val = __atomic_or_fetch(&r->futex, FUTEX_WAITERS, __ATOMIC_SEQ_CST);
 	for (i = 0; i < 3; i++)
 		ASSERT_EQ(0, sm_waiter_futex(&self->w[i], &r->futex, val, SM_SHARED));
 	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), self->w, 3));
 	sm_store(&r->go, 1);
 	EXPECT_EQ(1, sm_wake(&r->go, 1, SM_PRIVATE));
-	ASSERT_TRUE(sm_wait_until(nr_done(self->w, 3) == 1));
-	settle();
-	EXPECT_EQ(1, nr_done(self->w, 3));
+	SM_ASSERT_DONE(self->w, 3, 1);
 	EXPECT_EQ(FUTEX_OWNER_DIED | FUTEX_WAITERS, sm_load(&r->futex));
 	EXPECT_EQ(2, sm_wake(&r->futex, INT_MAX, SM_SHARED));
-	JOIN_ALL(self->w, 3, 0);
+	SM_JOIN_ALL(self->w, 3, 0);
 }
 
 /* The owner is killed while it is parked itself. */
@@ -1141,7 +1024,7 @@ TEST_F(futex, robust_killed_while_parked)
 	EXPECT_EQ(0, pthread_mutex_consistent(&s->mutex));
 	EXPECT_EQ(0, pthread_mutex_unlock(&s->mutex));
 	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	EXPECT_TRUE(sm_killed_by(status, SIGKILL));
 	EXPECT_EQ(0, sm_wake(&s->futex, 1, SM_SHARED));
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
@@ -1204,53 +1087,42 @@ struct libc_arg {
 	long produced, consumed, queue, pi_count;
 };
 
-static void *libc_producer(void *p)
+static void libc_thread(struct libc_arg *a, bool produce)
 {
-	struct libc_arg *a = p;
 	long i;
 
 	pthread_barrier_wait(&a->barrier);
 	for (i = 0; i < a->rounds; i++) {
 		pthread_mutex_lock(&a->mutex);
-		while (a->queue >= 3)
-			pthread_cond_wait(&a->less, &a->mutex);
-		a->queue++;
-		a->produced++;
-		pthread_cond_signal(&a->more);
+		while (produce ? a->queue >= 3 : !a->queue)
+			pthread_cond_wait(produce ? &a->less : &a->more, &a->mutex);
+		a->queue += produce ? 1 : -1;
+		a->produced += produce;
+		a->consumed += !produce;
+		pthread_cond_signal(produce ? &a->more : &a->less);
 		pthread_mutex_unlock(&a->mutex);
 
-		pthread_rwlock_wrlock(&a->rwlock);
+		if (produce)
+			pthread_rwlock_wrlock(&a->rwlock);
+		else
+			pthread_rwlock_rdlock(&a->rwlock);
 		pthread_rwlock_unlock(&a->rwlock);
 		pthread_mutex_lock(&a->pi);
 		a->pi_count++;
 		pthread_mutex_unlock(&a->pi);
 	}
 	pthread_barrier_wait(&a->barrier);
+}
+
+static void *libc_producer(void *arg)
+{
+	libc_thread(arg, true);
 	return NULL;
 }
 
-static void *libc_consumer(void *p)
+static void *libc_consumer(void *arg)
 {
-	struct libc_arg *a = p;
-	long i;
-
-	pthread_barrier_wait(&a->barrier);
-	for (i = 0; i < a->rounds; i++) {
-		pthread_mutex_lock(&a->mutex);
-		while (!a->queue)
-			pthread_cond_wait(&a->more, &a->mutex);
-		a->queue--;
-		a->consumed++;
-		pthread_cond_signal(&a->less);
-		pthread_mutex_unlock(&a->mutex);
-
-		pthread_rwlock_rdlock(&a->rwlock);
-		pthread_rwlock_unlock(&a->rwlock);
-		pthread_mutex_lock(&a->pi);
-		a->pi_count++;
-		pthread_mutex_unlock(&a->pi);
-	}
-	pthread_barrier_wait(&a->barrier);
+	libc_thread(arg, false);
 	return NULL;
 }
 
@@ -1290,30 +1162,27 @@ TEST_F_TIMEOUT(futex, pthread_primitives, 60)
  */
 TEST_F(futex, unmap_while_waiting)
 {
-	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint32_t *page = sm_private_page();
 
-	ASSERT_NE(MAP_FAILED, page);
-	ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)page, SM_PRIVATE));
+	ASSERT_NE(NULL, page);
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, page, SM_PRIVATE));
 	ASSERT_EQ(0, munmap(page, 4096));
-	settle();
-	EXPECT_EQ(0, sm_load(&self->w[0].done));
+	SM_EXPECT_WAITS(self->w, 1);
 	EXPECT_EQ(1, sm_wake(page, 1, SM_PRIVATE));
-	JOIN_ALL(self->w, 1, 0);
+	SM_JOIN(self->w, 0);
 }
 
 /* The call that a signal restarts finds no page. */
 TEST_F(futex, unmap_then_restart)
 {
-	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint32_t *page = sm_private_page();
 
-	ASSERT_NE(MAP_FAILED, page);
-	on_signal(SIGUSR1, count_handler, SA_RESTART);
-	ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)page, SM_PRIVATE));
+	ASSERT_NE(NULL, page);
+	sm_handle(SIGUSR1, SA_RESTART);
+	ASSERT_TRUE(start_on(&self->env, self->w, 1, page, SM_PRIVATE));
 	ASSERT_EQ(0, munmap(page, 4096));
-	EXPECT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
-	JOIN_ALL(self->w, 1, -EFAULT);
+	EXPECT_EQ(0, sm_signal(self->w, SIGUSR1));
+	SM_JOIN(self->w, -EFAULT);
 }
 
 /* After a move: a private futex stays behind, a shared one goes along. */
@@ -1326,9 +1195,9 @@ TEST_F(futex, mremap_while_waiting)
 		sm_rebase(&self->env);
 		from = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_ANONYMOUS |
 			    (shared ? MAP_SHARED : MAP_PRIVATE), -1, 0);
-		target = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		target = sm_no_access();
 		ASSERT_NE(MAP_FAILED, from);
-		ASSERT_NE(MAP_FAILED, target);
+		ASSERT_NE(NULL, target);
 		ASSERT_TRUE(start_on(&self->env, self->w, 1, (void *)from,
 				     shared ? SM_SHARED : SM_PRIVATE));
 		to = mremap(from, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, target);
@@ -1340,7 +1209,7 @@ TEST_F(futex, mremap_while_waiting)
 			EXPECT_EQ(0, sm_wake(to, 1, SM_PRIVATE));
 			EXPECT_EQ(1, sm_wake(from, 1, SM_PRIVATE));
 		}
-		JOIN_ALL(self->w, 1, 0);
+		SM_JOIN(self->w, 0);
 		munmap(to, 4096);
 	}
 }
@@ -1358,11 +1227,10 @@ TEST_F(futex, truncate_while_waiting)
 	ASSERT_NE(MAP_FAILED, (void *)f);
 	ASSERT_TRUE(start_on(&self->env, self->w, 1, f, SM_SHARED));
 	ASSERT_EQ(0, ftruncate(fd, 0));
-	settle();
-	EXPECT_EQ(0, sm_load(&self->w[0].done));
+	SM_EXPECT_WAITS(self->w, 1);
 	ASSERT_EQ(0, ftruncate(fd, 4096));
 	EXPECT_EQ(1, sm_wake(f, 1, SM_SHARED));
-	JOIN_ALL(self->w, 1, 0);
+	SM_JOIN(self->w, 0);
 }
 
 /* -------------------------------------------------- 32-bit system calls */
@@ -1415,8 +1283,7 @@ TEST_F(futex, compat_entry)
 	ASSERT_NE(MAP_FAILED, (void *)w);
 	pid = SM_FORK();
 	if (!pid)
-		_exit(syscall32(20 /* getpid */, 0, 0, 0, 0, 0) == getpid() ?
-		      0 : 1);
+		_exit(syscall32(20 /* getpid */, 0, 0, 0, 0, 0) != getpid());
 	ASSERT_EQ(0, sm_waitpid(pid, &status));
 	if (status)
 		SKIP(return, "this kernel has no 32-bit system calls");
@@ -1425,7 +1292,7 @@ TEST_F(futex, compat_entry)
 	ASSERT_TRUE(sm_wait_until(sm_load(&w->entered)));
 	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), w->tid) == 'S'));
 	EXPECT_EQ(0, sm_load(&w->done));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&w->futex[0], SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&w->futex[0], SM_PRIVATE, 1));
 	EXPECT_EQ(1, sm_wake(&w->futex[0], 1, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_until(sm_load(&w->done)));
 	pthread_join(t, NULL);

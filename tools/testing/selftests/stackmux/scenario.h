@@ -109,6 +109,12 @@ do {									\
 	EXPECT_EQ(0, sm_nr_done(waiters, n));				\
 } while (0)
 
+/* Are there @n tasks that wait on the futex at @uaddr? They come soon. */
+static inline bool sm_wait_queued(void *uaddr, int flag, long n)
+{
+	return sm_wait_until(sm_nr_waiters(uaddr, flag) == n);
+}
+
 /* To the thread, not to the process */
 static inline int sm_signal(struct sm_waiter *w, int sig)
 {
