@@ -1318,14 +1318,11 @@ TEST_F(glibc, once)
 
 static uid_t euid_of(pid_t tid)
 {
-	char path[64], text[4096], *p;
+	char buf[4096], *uid = sm_proc_status(getpid(), tid, "Uid", buf, sizeof(buf));
 	int real, eff = -1;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
-	sm_read_file(path, text, sizeof(text));
-	p = strstr(text, "\nUid:");
-	if (p)
-		sscanf(p + 5, "%d %d", &real, &eff);
+	if (uid)
+		sscanf(uid, "%d %d", &real, &eff);
 	return eff;
 }
 

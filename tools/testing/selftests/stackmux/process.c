@@ -60,11 +60,6 @@ FIXTURE_TEARDOWN(process)
 {
 }
 
-static void settle(void)
-{
-	sm_sleep_ms(50 * sm_slow());
-}
-
 /* Start @n waiters on the shared futex @s->futex[0] in the calling process. */
 static bool start(struct shared *s, int n)
 {
@@ -76,17 +71,22 @@ static bool start(struct shared *s, int n)
 	return true;
 }
 
+static long wake(struct shared *s)
+{
+	return sm_wake(&s->futex[0], INT_MAX, SM_SHARED);
+}
+
 /*
- * A child with @n waiters whose main thread lives until they are through and
- * exits 0 if each of them was woken properly, else 1.
+ * A child with @n waiters that sleep. Its main thread lives until they are through,
+ * and exits 0 if each of them was woken properly, else 1. -1 if they do not sleep.
  */
-static pid_t child_with_waiters(struct shared *s, int n)
+static pid_t child_with_waiters(struct sm_env *env, struct shared *s, int n)
 {
 	pid_t pid = sm_fork();
 	int i, bad = 0;
 
 	if (pid)
-		return pid;
+		return pid > 0 && sm_wait_asleep(env, pid, s->w, n) ? pid : -1;
 	if (!start(s, n))
 		_exit(2);
 	for (i = 0; i < n; i++) {
@@ -98,6 +98,13 @@ static pid_t child_with_waiters(struct shared *s, int n)
 	_exit(bad);
 }
 
+/* In a child: do not go on before the test says so. */
+static void until_ready(struct shared *s)
+{
+	while (!sm_load(&s->ready))
+		sm_sleep_ms(1);
+}
+
 static int child_status(pid_t pid)
 {
 	int status;
@@ -105,34 +112,44 @@ static int child_status(pid_t pid)
 	return sm_waitpid(pid, &status) ? -1 : status;
 }
 
+/* A thread of this process that waits on the shared futex, privately */
+static bool start_one(struct sm_env *env, struct shared *s)
+{
+	sm_rebase(env);
+	return !sm_waiter_futex(&s->w[0], &s->futex[0], 0, SM_PRIVATE) &&
+	       sm_wait_asleep(env, getpid(), s->w, 1);
+}
+
+/* ... is woken, and is through. */
+#define WAKE_ONE(s)							\
+do {									\
+	EXPECT_EQ(1, sm_wake(&(s)->futex[0], 1, SM_PRIVATE));		\
+	SM_JOIN((s)->w, 0);						\
+} while (0)
+
 /* ------------------------------------------------------ exit, fork, exec */
 
 TEST_F(process, exit_group)
 {
-	pid_t pid = sm_fork();
-	int status;
+	pid_t pid = SM_FORK();
 
-	ASSERT_GE(pid, 0);
 	if (!pid) {
 		start(self->s, NW);
-		while (!sm_load(&self->s->ready))
-			sm_sleep_ms(1);
+		until_ready(self->s);
 		_exit(7);
 	}
 	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, self->s->w, NW));
 	sm_store(&self->s->ready, 1);
-	status = child_status(pid);
-	EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7);
-	EXPECT_EQ(0, sm_wake(&self->s->futex[0], INT_MAX, SM_SHARED));
+	EXPECT_EQ(7 << 8, child_status(pid));
+	EXPECT_EQ(0, wake(self->s));
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
 
 /* The last thread is a parked one: the leader has gone before. */
 TEST_F(process, leader_exits_first)
 {
-	pid_t pid = sm_fork();
+	pid_t pid = SM_FORK();
 
-	ASSERT_GE(pid, 0);
 	if (!pid) {
 		start(self->s, NW);
 		syscall(__NR_exit, 3);
@@ -140,7 +157,7 @@ TEST_F(process, leader_exits_first)
 	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, self->s->w, NW));
 	/* The leader may still be on its way out. */
 	EXPECT_TRUE(sm_wait_until(sm_task_state(pid, pid) == 'Z'));
-	EXPECT_EQ(NW, sm_wake(&self->s->futex[0], INT_MAX, SM_SHARED));
+	EXPECT_EQ(NW, wake(self->s));
 	EXPECT_EQ(0, child_status(pid));
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
@@ -148,7 +165,7 @@ TEST_F(process, leader_exits_first)
 TEST_F(process, fork_with_parked_siblings)
 {
 	struct shared *s = self->s;
-	struct sm_waiter w;
+	struct sm_waiter w = { 0 };
 	struct timespec ts;
 	pid_t pid;
 	int i;
@@ -163,7 +180,6 @@ TEST_F(process, fork_with_parked_siblings)
 				_exit(1);
 			if (sm_wait_ns(&s->futex[1], 0, SM_SHARED, SM_MSEC) != -ETIMEDOUT)
 				_exit(2);
-			memset(&w, 0, sizeof(w));
 			ts = sm_ts(2 * SM_MSEC);
 			sm_call(&w, __NR_futex, &s->futex[1], FUTEX_WAIT | SM_PRIVATE, 0,
 				&ts);
@@ -173,20 +189,14 @@ TEST_F(process, fork_with_parked_siblings)
 		}
 		EXPECT_EQ(0, child_status(pid));
 	}
-	EXPECT_EQ(NW, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
-	for (i = 0; i < NW; i++) {
-		ASSERT_TRUE(sm_waiter_join(&s->w[i]));
-		EXPECT_EQ(0, s->w[i].ret);
-	}
+	EXPECT_EQ(NW, wake(s));
+	SM_JOIN_ALL(s->w, NW, 0);
 	SM_EXPECT_PARKS(&self->env, NW + 3);
 }
 
 static void *exec_thread(void *p)
 {
-	struct shared *s = p;
-
-	while (!sm_load(&s->ready))
-		sm_sleep_ms(1);
+	until_ready(p);
 	execl("/proc/self/exe", "process", "--after-exec", NULL);
 	_exit(9);
 }
@@ -213,7 +223,7 @@ static int after_exec(void)
 /* exec from the leader and from another thread, with all others parked. */
 TEST_F(process, exec_with_parked_siblings)
 {
-	int from_thread, status;
+	int from_thread;
 	pthread_t t;
 	pid_t pid;
 
@@ -233,13 +243,10 @@ TEST_F(process, exec_with_parked_siblings)
 		}
 		ASSERT_TRUE(sm_wait_asleep(&self->env, pid, self->s->w, NW));
 		if (from_thread)
-			ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->s->futex[1],
-								SM_SHARED) == 1));
+			ASSERT_TRUE(sm_wait_queued(&self->s->futex[1], SM_SHARED, 1));
 		sm_store(&self->s->ready, 1);
-		status = child_status(pid);
-		EXPECT_TRUE(WIFEXITED(status));
-		EXPECT_EQ(42, WEXITSTATUS(status));
-		EXPECT_EQ(0, sm_wake(&self->s->futex[0], INT_MAX, SM_SHARED));
+		EXPECT_EQ(42 << 8, child_status(pid));
+		EXPECT_EQ(0, wake(self->s));
 		EXPECT_EQ(0, sm_wake(&self->s->futex[1], INT_MAX, SM_SHARED));
 		SM_EXPECT_NONE_PARKED(&self->env);
 	}
@@ -252,7 +259,6 @@ TEST_F_TIMEOUT(process, kill_thousand, 60)
 	long limit = self->env.base.records + nr / 2;
 	struct sm_sleepers sl;
 	struct sm_stats st;
-	int status;
 	pid_t pid;
 
 	pid = SM_FORK();
@@ -269,8 +275,7 @@ TEST_F_TIMEOUT(process, kill_thousand, 60)
 	EXPECT_EQ(nr + 1, sm_nr_threads(pid));
 	ASSERT_TRUE(sm_wait_parked(&self->env, nr));
 	kill(pid, SIGKILL);
-	status = child_status(pid);
-	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	EXPECT_TRUE(sm_killed_by(child_status(pid), SIGKILL));
 	SM_EXPECT_NONE_PARKED(&self->env);
 	if (self->env.parked && self->env.mode != 2) {
 		/* Their records go, too, as soon as nothing can look at them. */
@@ -294,18 +299,16 @@ static int vm_child(void *p)
 TEST_F(process, clone_vm)
 {
 	char *stack = malloc(65536);
-	int status;
 	pid_t pid;
 
 	pid = clone(vm_child, stack + 65536, CLONE_VM | SIGCHLD, self->s);
 	ASSERT_GE(pid, 0);
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->s->futex[2], SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&self->s->futex[2], SM_PRIVATE, 1));
 	ASSERT_TRUE(sm_wait_until(sm_task_state(pid, pid) == 'S'));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	self->s->result[0] = -1;
 	EXPECT_EQ(1, sm_wake(&self->s->futex[2], 1, SM_PRIVATE));
-	status = child_status(pid);
-	EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 5);
+	EXPECT_EQ(5 << 8, child_status(pid));
 	EXPECT_EQ(0, self->s->result[0]);
 }
 
@@ -416,8 +419,7 @@ static void core_dump(struct __test_metadata *_metadata, struct sm_env *env,
 		signal(sig, SIG_DFL);
 		prctl(PR_SET_DUMPABLE, 1);
 		start(s, NW);
-		while (!sm_load(&s->ready))
-			sm_sleep_ms(1);
+		until_ready(s);
 		if (sig == SIGSEGV)
 			asm volatile("movl $1, 8");
 		raise(sig);
@@ -464,25 +466,23 @@ static bool all_in_state(pid_t pid, struct sm_waiter *w, int n, char state)
 
 TEST_F(process, stop_and_continue)
 {
+	pid_t pid = child_with_waiters(&self->env, self->s, NW);
 	struct shared *s = self->s;
 	int i, status;
-	pid_t pid;
 
-	pid = child_with_waiters(s, NW);
 	ASSERT_GE(pid, 0);
-	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
 	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, kill(pid, SIGSTOP));
 		ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
 		EXPECT_TRUE(WIFSTOPPED(status));
 		EXPECT_TRUE(sm_wait_until(all_in_state(pid, s->w, NW, 'T')));
 		/* Stopped, they are not waiting. */
-		EXPECT_EQ(0, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
+		EXPECT_EQ(0, wake(s));
 		ASSERT_EQ(0, kill(pid, SIGCONT));
-		EXPECT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0], SM_SHARED) == NW));
+		EXPECT_TRUE(sm_wait_queued(&s->futex[0], SM_SHARED, NW));
 		ASSERT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
 	}
-	EXPECT_EQ(NW, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
+	EXPECT_EQ(NW, wake(s));
 	EXPECT_EQ(0, child_status(pid));
 	SM_EXPECT_PARKS(&self->env, 4 * NW);
 }
@@ -490,40 +490,39 @@ TEST_F(process, stop_and_continue)
 /* Killed while stopped, without being continued. */
 TEST_F(process, kill_stopped)
 {
-	struct shared *s = self->s;
-	int status;
-	pid_t pid;
+	pid_t pid = child_with_waiters(&self->env, self->s, NW);
 
-	pid = child_with_waiters(s, NW);
 	ASSERT_GE(pid, 0);
-	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
 	ASSERT_EQ(0, kill(pid, SIGSTOP));
-	EXPECT_TRUE(sm_wait_until(all_in_state(pid, s->w, NW, 'T')));
+	EXPECT_TRUE(sm_wait_until(all_in_state(pid, self->s->w, NW, 'T')));
 	ASSERT_EQ(0, kill(pid, SIGKILL));
-	status = child_status(pid);
-	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	EXPECT_TRUE(sm_killed_by(child_status(pid), SIGKILL));
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
 
 static bool wait_traced(pid_t tid, int *status)
 {
-	int64_t end = sm_now_ns() + sm_patience_ns();
-	pid_t ret;
-
-	do {
-		ret = waitpid(tid, status, __WALL | WNOHANG);
-		if (ret)
-			return ret == tid;
-		sm_sleep_ms(1);
-	} while (sm_now_ns() < end);
-	return false;
+	return sm_wait_until(waitpid(tid, status, __WALL | WNOHANG) == tid);
 }
+
+#define PTRACE(req, tid, data)						\
+	ASSERT_EQ(0, ptrace(PTRACE_##req, tid, NULL, data))
+
+/* It goes on, and stops at the entry or the exit of a system call. */
+#define NEXT_SYSCALL_STOP(tid)						\
+do {									\
+	int __status;							\
+									\
+	ASSERT_TRUE(wait_traced(tid, &__status));			\
+	ASSERT_TRUE(WIFSTOPPED(__status));				\
+	EXPECT_EQ(SIGTRAP | 0x80, WSTOPSIG(__status));			\
+} while (0)
 
 /* Registers of a thread stopped in its futex call. */
 static void check_regs(struct __test_metadata *_metadata, struct shared *s,
 		       struct sm_waiter *w, struct user_regs_struct *r)
 {
-	ASSERT_EQ(0, ptrace(PTRACE_GETREGS, w->tid, NULL, r));
+	PTRACE(GETREGS, w->tid, r);
 	EXPECT_EQ(__NR_futex, (long)r->orig_rax);
 	EXPECT_EQ(RET_RESTARTSYS, (long)r->rax);
 	EXPECT_EQ((long)&s->futex[0], (long)r->rdi);
@@ -538,40 +537,35 @@ static void check_regs(struct __test_metadata *_metadata, struct shared *s,
 static void trace_and_let_go(struct __test_metadata *_metadata,
 			     struct sm_env *env, struct shared *s, bool seize)
 {
+	pid_t tid, pid = child_with_waiters(env, s, NW);
 	struct user_fpregs_struct fp;
 	struct user_regs_struct r;
 	int i, round, status;
-	pid_t pid;
 
-	pid = child_with_waiters(s, NW);
 	ASSERT_GE(pid, 0);
-	ASSERT_TRUE(sm_wait_asleep(env, pid, s->w, NW));
 	for (round = 0; round < 3; round++) {
 		for (i = 0; i < NW; i += 3) {
+			tid = s->w[i].tid;
 			if (seize) {
-				ASSERT_EQ(0, ptrace(PTRACE_SEIZE, s->w[i].tid,
-						    NULL, NULL));
-				EXPECT_EQ('S', sm_task_state(pid, s->w[i].tid));
-				ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT,
-						    s->w[i].tid, NULL, NULL));
+				PTRACE(SEIZE, tid, NULL);
+				EXPECT_EQ('S', sm_task_state(pid, tid));
+				PTRACE(INTERRUPT, tid, NULL);
 			} else {
-				ASSERT_EQ(0, ptrace(PTRACE_ATTACH,
-						    s->w[i].tid, NULL, NULL));
+				PTRACE(ATTACH, tid, NULL);
 			}
-			ASSERT_TRUE(wait_traced(s->w[i].tid, &status));
+			ASSERT_TRUE(wait_traced(tid, &status));
 			EXPECT_TRUE(WIFSTOPPED(status));
-			EXPECT_EQ('t', sm_task_state(pid, s->w[i].tid));
+			EXPECT_EQ('t', sm_task_state(pid, tid));
 			check_regs(_metadata, s, &s->w[i], &r);
-			EXPECT_EQ(0, ptrace(PTRACE_GETFPREGS, s->w[i].tid, NULL, &fp));
+			PTRACE(GETFPREGS, tid, &fp);
 			/* It is not waiting while it is stopped. */
 			EXPECT_EQ(NW - 1, sm_nr_waiters(&s->futex[0], SM_SHARED));
-			ASSERT_EQ(0, ptrace(PTRACE_DETACH, s->w[i].tid, NULL, NULL));
-			ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0],
-								SM_SHARED) == NW));
+			PTRACE(DETACH, tid, NULL);
+			ASSERT_TRUE(sm_wait_queued(&s->futex[0], SM_SHARED, NW));
 		}
 	}
 	ASSERT_TRUE(sm_wait_asleep(env, pid, s->w, NW));
-	EXPECT_EQ(NW, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
+	EXPECT_EQ(NW, wake(s));
 	EXPECT_EQ(0, child_status(pid));
 }
 
@@ -588,16 +582,14 @@ TEST_F(process, ptrace_seize)
 /* Seized, never stopped: a wake goes through as always. */
 TEST_F(process, ptrace_seize_and_wake)
 {
+	pid_t pid = child_with_waiters(&self->env, self->s, NW);
 	struct shared *s = self->s;
 	int i, status;
-	pid_t pid;
 
-	pid = child_with_waiters(s, NW);
 	ASSERT_GE(pid, 0);
-	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
 	for (i = 0; i < NW; i++)
-		ASSERT_EQ(0, ptrace(PTRACE_SEIZE, s->w[i].tid, NULL, NULL));
-	EXPECT_EQ(NW, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
+		PTRACE(SEIZE, s->w[i].tid, NULL);
+	EXPECT_EQ(NW, wake(s));
 	/* A traced thread is reaped by its tracer. */
 	for (i = 0; i < NW; i++) {
 		ASSERT_TRUE(wait_traced(s->w[i].tid, &status));
@@ -609,56 +601,51 @@ TEST_F(process, ptrace_seize_and_wake)
 /* System call stops of a traced waiter: one pair for one call. */
 TEST_F(process, ptrace_syscall)
 {
+	pid_t pid = child_with_waiters(&self->env, self->s, 1);
 	struct shared *s = self->s;
-	struct sm_waiter *w = &s->w[0];
 	struct user_regs_struct r;
 	struct sm_stats st;
 	int status;
-	pid_t pid;
+	pid_t tid;
 
-	pid = child_with_waiters(s, 1);
 	ASSERT_GE(pid, 0);
-	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, w, 1));
-	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, w->tid, NULL, PTRACE_O_TRACESYSGOOD));
-	ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, w->tid, NULL, NULL));
-	ASSERT_TRUE(wait_traced(w->tid, &status));
-	check_regs(_metadata, s, w, &r);
+	tid = s->w->tid;
+	PTRACE(SEIZE, tid, PTRACE_O_TRACESYSGOOD);
+	PTRACE(INTERRUPT, tid, NULL);
+	ASSERT_TRUE(wait_traced(tid, &status));
+	check_regs(_metadata, s, s->w, &r);
 
 	/* On to the restarted call's entry ... */
-	ASSERT_EQ(0, ptrace(PTRACE_SYSCALL, w->tid, NULL, NULL));
-	ASSERT_TRUE(wait_traced(w->tid, &status));
-	ASSERT_TRUE(WIFSTOPPED(status));
-	EXPECT_EQ(SIGTRAP | 0x80, WSTOPSIG(status));
-	ASSERT_EQ(0, ptrace(PTRACE_GETREGS, w->tid, NULL, &r));
+	PTRACE(SYSCALL, tid, NULL);
+	NEXT_SYSCALL_STOP(tid);
+	PTRACE(GETREGS, tid, &r);
 	EXPECT_EQ(__NR_futex, (long)r.orig_rax);
 	EXPECT_EQ(-SM_NOSYS, (long)r.rax);
 
 	/* ... into its wait, where a traced task keeps its stack ... */
 	sm_rebase(&self->env);
-	ASSERT_EQ(0, ptrace(PTRACE_SYSCALL, w->tid, NULL, NULL));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0], SM_SHARED) == 1));
-	ASSERT_TRUE(sm_wait_until(sm_task_state(pid, w->tid) == 'S'));
-	settle();
-	EXPECT_EQ(0, waitpid(w->tid, &status, __WALL | WNOHANG));
+	PTRACE(SYSCALL, tid, NULL);
+	ASSERT_TRUE(sm_wait_queued(&s->futex[0], SM_SHARED, 1));
+	ASSERT_TRUE(sm_wait_until(sm_task_state(pid, tid) == 'S'));
+	sm_settle();
+	EXPECT_EQ(0, waitpid(tid, &status, __WALL | WNOHANG));
 	if (self->env.parked && self->env.mode != 2) {
 		ASSERT_EQ(0, sm_stats_read(&st));
 		EXPECT_LE(st.parked, self->env.base.parked);
 	}
 
 	/* ... and out of it. */
-	EXPECT_EQ(1, sm_wake(&s->futex[0], 1, SM_SHARED));
-	ASSERT_TRUE(wait_traced(w->tid, &status));
-	ASSERT_TRUE(WIFSTOPPED(status));
-	EXPECT_EQ(SIGTRAP | 0x80, WSTOPSIG(status));
-	ASSERT_EQ(0, ptrace(PTRACE_GETREGS, w->tid, NULL, &r));
+	EXPECT_EQ(1, wake(s));
+	NEXT_SYSCALL_STOP(tid);
+	PTRACE(GETREGS, tid, &r);
 	EXPECT_EQ(__NR_futex, (long)r.orig_rax);
 	EXPECT_EQ(0, (long)r.rax);
-	ASSERT_EQ(0, ptrace(PTRACE_DETACH, w->tid, NULL, NULL));
+	PTRACE(DETACH, tid, NULL);
 	EXPECT_EQ(0, child_status(pid));
 }
 
 /* A debugger that runs a function in a waiting thread and puts it back. */
-static struct shared *injected_shared;
+static struct shared *injected_shared;	/* set before the child is there */
 
 static void injected(void)
 {
@@ -668,37 +655,36 @@ static void injected(void)
 
 TEST_F(process, ptrace_inject_call)
 {
-	struct shared *s = self->s;
-	struct sm_waiter *w = &s->w[0];
 	struct user_regs_struct saved, r;
+	struct shared *s = self->s;
 	int i, status;
-	pid_t pid;
+	pid_t pid, tid;
 
 	injected_shared = s;
-	pid = child_with_waiters(s, 1);
+	pid = child_with_waiters(&self->env, s, 1);
 	ASSERT_GE(pid, 0);
-	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, w, 1));
+	tid = s->w->tid;
 	for (i = 0; i < 5; i++) {
 		s->word = 0;
-		ASSERT_EQ(0, ptrace(PTRACE_ATTACH, w->tid, NULL, NULL));
-		ASSERT_TRUE(wait_traced(w->tid, &status));
-		check_regs(_metadata, s, w, &saved);
+		PTRACE(ATTACH, tid, NULL);
+		ASSERT_TRUE(wait_traced(tid, &status));
+		check_regs(_metadata, s, s->w, &saved);
 		r = saved;
 		r.rip = (long)injected;
 		r.rsp = ((r.rsp - 512) & ~15L) - 8;
 		r.orig_rax = -1;
-		ASSERT_EQ(0, ptrace(PTRACE_SETREGS, w->tid, NULL, &r));
-		ASSERT_EQ(0, ptrace(PTRACE_CONT, w->tid, NULL, NULL));
-		ASSERT_TRUE(wait_traced(w->tid, &status));
+		PTRACE(SETREGS, tid, &r);
+		PTRACE(CONT, tid, NULL);
+		ASSERT_TRUE(wait_traced(tid, &status));
 		ASSERT_TRUE(WIFSTOPPED(status));
 		EXPECT_EQ(SIGTRAP, WSTOPSIG(status));
 		EXPECT_EQ(0x1234, (int)s->word);
-		ASSERT_EQ(0, ptrace(PTRACE_SETREGS, w->tid, NULL, &saved));
-		ASSERT_EQ(0, ptrace(PTRACE_DETACH, w->tid, NULL, NULL));
-		ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0], SM_SHARED) == 1));
-		ASSERT_TRUE(sm_wait_asleep(&self->env, pid, w, 1));
+		PTRACE(SETREGS, tid, &saved);
+		PTRACE(DETACH, tid, NULL);
+		ASSERT_TRUE(sm_wait_queued(&s->futex[0], SM_SHARED, 1));
+		ASSERT_TRUE(sm_wait_asleep(&self->env, pid, s->w, 1));
 	}
-	EXPECT_EQ(1, sm_wake(&s->futex[0], 1, SM_SHARED));
+	EXPECT_EQ(1, wake(s));
 	EXPECT_EQ(0, child_status(pid));
 }
 
@@ -724,9 +710,27 @@ static bool cgroup2_path(char *buf, size_t size)
 	return found;
 }
 
+/* In the cgroup @dir; 0 or an error */
+static int cgroup_write(const char *dir, const char *name, long val)
+{
+	char file[330];
+
+	snprintf(file, sizeof(file), "%s/%s", dir, name);
+	return sm_write_long(file, val);
+}
+
+static bool cgroup_freeze(const char *dir, int frozen)
+{
+	char events[330];
+
+	snprintf(events, sizeof(events), "%s/cgroup.events", dir);
+	return !cgroup_write(dir, "cgroup.freeze", frozen) &&
+	       sm_wait_until(sm_read_key(events, "frozen") == frozen);
+}
+
 TEST_F(process, cgroup_freeze)
 {
-	char root[256], dir[300], file[330];
+	char root[256], dir[300];
 	struct shared *s = self->s;
 	int i;
 	pid_t pid;
@@ -735,45 +739,31 @@ TEST_F(process, cgroup_freeze)
 		SKIP(return, "no cgroup2 is mounted");
 	snprintf(dir, sizeof(dir), "%s/stackmux-%d", root, getpid());
 	ASSERT_EQ(0, mkdir(dir, 0755));
-	pid = child_with_waiters(s, NW);
+	pid = child_with_waiters(&self->env, s, NW);
 	ASSERT_GE(pid, 0);
-	snprintf(file, sizeof(file), "%s/cgroup.procs", dir);
-	EXPECT_EQ(0, sm_write_long(file, pid));
-	ASSERT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
+	EXPECT_EQ(0, cgroup_write(dir, "cgroup.procs", pid));
 
 	for (i = 0; i < 3; i++) {
-		snprintf(file, sizeof(file), "%s/cgroup.freeze", dir);
-		EXPECT_EQ(0, sm_write_long(file, 1));
-		snprintf(file, sizeof(file), "%s/cgroup.events", dir);
-		EXPECT_TRUE(sm_wait_until(sm_read_key(file, "frozen") == 1));
+		EXPECT_TRUE(cgroup_freeze(dir, 1));
 		/* Frozen, they have left the futex. */
-		EXPECT_EQ(0, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
-		settle();
-		EXPECT_FALSE(s->w[0].done);
-		snprintf(file, sizeof(file), "%s/cgroup.freeze", dir);
-		EXPECT_EQ(0, sm_write_long(file, 0));
-		snprintf(file, sizeof(file), "%s/cgroup.events", dir);
-		EXPECT_TRUE(sm_wait_until(sm_read_key(file, "frozen") == 0));
-		EXPECT_TRUE(sm_wait_until(sm_nr_waiters(&s->futex[0], SM_SHARED) == NW));
+		EXPECT_EQ(0, wake(s));
+		SM_EXPECT_WAITS(s->w, NW);
+		EXPECT_TRUE(cgroup_freeze(dir, 0));
+		EXPECT_TRUE(sm_wait_queued(&s->futex[0], SM_SHARED, NW));
 		EXPECT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
 	}
-	EXPECT_EQ(NW, sm_wake(&s->futex[0], INT_MAX, SM_SHARED));
+	EXPECT_EQ(NW, wake(s));
 	EXPECT_EQ(0, child_status(pid));
 
 	/* Killed while frozen. */
 	memset(s, 0, sizeof(*s));
 	sm_rebase(&self->env);
-	pid = child_with_waiters(s, NW);
+	pid = child_with_waiters(&self->env, s, NW);
 	ASSERT_GE(pid, 0);
-	snprintf(file, sizeof(file), "%s/cgroup.procs", dir);
-	EXPECT_EQ(0, sm_write_long(file, pid));
-	EXPECT_TRUE(sm_wait_asleep(&self->env, pid, s->w, NW));
-	snprintf(file, sizeof(file), "%s/cgroup.freeze", dir);
-	EXPECT_EQ(0, sm_write_long(file, 1));
-	snprintf(file, sizeof(file), "%s/cgroup.events", dir);
-	EXPECT_TRUE(sm_wait_until(sm_read_key(file, "frozen") == 1));
+	EXPECT_EQ(0, cgroup_write(dir, "cgroup.procs", pid));
+	EXPECT_TRUE(cgroup_freeze(dir, 1));
 	kill(pid, SIGKILL);
-	EXPECT_TRUE(WIFSIGNALED(child_status(pid)));
+	EXPECT_TRUE(sm_killed_by(child_status(pid), SIGKILL));
 	EXPECT_TRUE(sm_wait_until(!rmdir(dir)));
 }
 
@@ -842,24 +832,16 @@ static void *seccomp_supervisor(void *p)
 	}
 }
 
-static void nop_handler(int sig)
-{
-}
-
 /* The filter sees each call once, and a restarted one once more. */
 TEST_F(process, seccomp_entries)
 {
-	struct sigaction sa = {
-		.sa_handler = nop_handler,
-		.sa_flags = SA_RESTART,
-	};
 	struct seccomp_arg a = { .fd = -1 };
 	struct sm_waiter *w = &self->s->w[0];
 	uint32_t *f = &self->s->futex[0];
 	pthread_t t;
 	int i;
 
-	sigaction(SIGUSR1, &sa, NULL);
+	sm_handle(SIGUSR1, SA_RESTART);
 	w->before = seccomp_before;
 	w->data = &a;
 	ASSERT_EQ(0, sm_waiter_futex(w, f, 0, SM_PRIVATE));
@@ -868,18 +850,16 @@ TEST_F(process, seccomp_entries)
 		TH_LOG("seccomp user notification: error %d", a.fd);
 	}
 	ASSERT_EQ(0, sm_thread(&t, seccomp_supervisor, &a));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(f, SM_PRIVATE, 1));
 	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
 	EXPECT_EQ(1, sm_load(&a.entries));
 	for (i = 0; i < 3; i++) {
 		EXPECT_EQ(0, sm_signal(w, SIGUSR1));
 		ASSERT_TRUE(sm_wait_until(sm_load(&a.entries) == 2 + i));
-		ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_PRIVATE) == 1));
+		ASSERT_TRUE(sm_wait_queued(f, SM_PRIVATE, 1));
 	}
 	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
-	EXPECT_EQ(1, sm_wake(f, 1, SM_PRIVATE));
-	ASSERT_TRUE(sm_waiter_join(w));
-	EXPECT_EQ(0, w->ret);
+	WAKE_ONE(self->s);
 	EXPECT_EQ(4, sm_load(&a.entries));
 	SM_EXPECT_PARKS(&self->env, 4);
 }
@@ -899,78 +879,75 @@ TEST_F(process, fifo_keeps_stack)
 {
 	struct sm_waiter *w = &self->s->w[0];
 	uint32_t *f = &self->s->futex[0];
-	char path[64], buf[4096];
+	char buf[4096];
 
 	w->before = be_fifo;
 	w->data = NULL;
 	ASSERT_EQ(0, sm_waiter_futex(w, f, 0, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_until(sm_waiter_asleep(getpid(), w)));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(f, SM_PRIVATE, 1));
 	ASSERT_EQ(NULL, w->data) {
 		TH_LOG("sched_setscheduler: error %ld", (long)w->data);
 	}
-	settle();
+	sm_settle();
 	/* A parked thread has no more to show than where it parked. */
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stack", w->tid);
-	ASSERT_LT(0, sm_read_file(path, buf, sizeof(buf)));
+	ASSERT_LT(0, sm_proc_read(getpid(), w->tid, "stack", buf, sizeof(buf)));
 	EXPECT_NE(NULL, strstr(buf, "futex"));
 	EXPECT_EQ(NULL, strstr(buf, "stackmux_syscall_exit"));
-	EXPECT_EQ(1, sm_wake(f, 1, SM_PRIVATE));
-	ASSERT_TRUE(sm_waiter_join(w));
-	EXPECT_EQ(0, w->ret);
+	WAKE_ONE(self->s);
 }
 
 /* Sleeping costs no CPU time, and counts as a voluntary switch. */
-static void rusage_before(struct sm_waiter *w)
-{
-	struct rusage *ru = w->data;
+struct usage {
+	struct rusage before, after;
+	int64_t clock_ns;	/* by the clock of the thread */
+};
 
-	getrusage(RUSAGE_THREAD, &ru[0]);
+static void usage_before(struct sm_waiter *w)
+{
+	struct usage *u = w->data;
+
+	getrusage(RUSAGE_THREAD, &u->before);
 }
 
-static void rusage_after(struct sm_waiter *w)
+static void usage_after(struct sm_waiter *w)
 {
-	struct rusage *ru = w->data;
-	struct timespec ts;
+	struct usage *u = w->data;
 
-	getrusage(RUSAGE_THREAD, &ru[1]);
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	ru[2].ru_utime.tv_sec = ts.tv_sec;
-	ru[2].ru_utime.tv_usec = ts.tv_nsec / 1000;
+	getrusage(RUSAGE_THREAD, &u->after);
+	u->clock_ns = sm_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+static int64_t cpu_ns(const struct rusage *ru)
+{
+	return (ru->ru_utime.tv_sec + ru->ru_stime.tv_sec) * SM_SEC +
+	       (ru->ru_utime.tv_usec + ru->ru_stime.tv_usec) * 1000;
 }
 
 TEST_F(process, cpu_time)
 {
 	struct sm_waiter *w = &self->s->w[0];
-	uint32_t *f = &self->s->futex[0];
-	struct timespec t0, t1;
-	struct rusage ru[3];
-	int64_t cpu, asleep;
+	struct usage u;
 	clockid_t clock;
+	int64_t ns;
 
-	w->before = rusage_before;
-	w->after = rusage_after;
-	w->data = ru;
-	ASSERT_EQ(0, sm_waiter_futex(w, f, 0, SM_PRIVATE));
-	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
+	w->before = usage_before;
+	w->after = usage_after;
+	w->data = &u;
+	ASSERT_TRUE(start_one(&self->env, self->s));
 	ASSERT_EQ(0, pthread_getcpuclockid(w->thread, &clock));
-	ASSERT_EQ(0, clock_gettime(clock, &t0));
+	ns = sm_clock_ns(clock);
+	EXPECT_LT(0, ns);
 	sm_sleep_ms(500);
-	ASSERT_EQ(0, clock_gettime(clock, &t1));
-	asleep = (t1.tv_sec - t0.tv_sec) * SM_SEC + t1.tv_nsec - t0.tv_nsec;
-	EXPECT_EQ(0, asleep);
-	EXPECT_EQ(1, sm_wake(f, 1, SM_PRIVATE));
-	ASSERT_TRUE(sm_waiter_join(w));
-	cpu = (ru[1].ru_utime.tv_sec - ru[0].ru_utime.tv_sec +
-	       ru[1].ru_stime.tv_sec - ru[0].ru_stime.tv_sec) * 1000000 +
-	      ru[1].ru_utime.tv_usec - ru[0].ru_utime.tv_usec +
-	      ru[1].ru_stime.tv_usec - ru[0].ru_stime.tv_usec;
-	EXPECT_GE(cpu, 0);
-	EXPECT_LT(cpu, 250000);
-	EXPECT_LT(ru[2].ru_utime.tv_sec * 1000000 + ru[2].ru_utime.tv_usec, 300000);
+	EXPECT_EQ(ns, sm_clock_ns(clock));
+	WAKE_ONE(self->s);
+	ns = cpu_ns(&u.after) - cpu_ns(&u.before);
+	EXPECT_GE(ns, 0);
+	EXPECT_LT(ns, 250 * SM_MSEC);
+	EXPECT_LT(u.clock_ns, 300 * SM_MSEC);
 	/* The wait itself, and whatever the fresh thread had to wait for. */
-	EXPECT_GE(ru[1].ru_nvcsw - ru[0].ru_nvcsw, 1);
-	EXPECT_LE(ru[1].ru_nvcsw - ru[0].ru_nvcsw, 5);
+	EXPECT_GE(u.after.ru_nvcsw - u.before.ru_nvcsw, 1);
+	EXPECT_LE(u.after.ru_nvcsw - u.before.ru_nvcsw, 5);
 }
 
 /* -------------------------------------------------------------------- /proc */
@@ -979,21 +956,15 @@ struct proc_text {
 	char stat[512], status[4096], syscall[256], wchan[128], stack[4096];
 };
 
-static void proc_read_one(pid_t tid, const char *name, char *buf, size_t size)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", tid, name);
-	sm_read_file(path, buf, size);
-}
-
 static void proc_read(pid_t tid, struct proc_text *t)
 {
-	proc_read_one(tid, "stat", t->stat, sizeof(t->stat));
-	proc_read_one(tid, "status", t->status, sizeof(t->status));
-	proc_read_one(tid, "syscall", t->syscall, sizeof(t->syscall));
-	proc_read_one(tid, "wchan", t->wchan, sizeof(t->wchan));
-	proc_read_one(tid, "stack", t->stack, sizeof(t->stack));
+#define PROC_READ(name)	sm_proc_read(getpid(), tid, #name, t->name, sizeof(t->name))
+	PROC_READ(stat);
+	PROC_READ(status);
+	PROC_READ(syscall);
+	PROC_READ(wchan);
+	PROC_READ(stack);
+#undef PROC_READ
 }
 
 /* Field @n (3 is the state) of a stat line, as a number. */
@@ -1029,9 +1000,12 @@ static void *proc_loop_fn(void *p)
 /* What /proc tells of a waiting thread is the same, parked or not. */
 TEST_F(process, proc_files)
 {
+	/* priority, nice, threads; wchan, flags, policy */
+	static const int fields[] = { 18, 19, 20, 29, 30, 35, 41 };
 	struct proc_text *a = calloc(2, sizeof(*a)), *b = a + 1;
 	struct proc_loop l = { 0 };
 	pthread_t t;
+	int i;
 
 	/* The first half does not park, not even where everybody does. */
 	if (self->env.present) {
@@ -1040,7 +1014,7 @@ TEST_F(process, proc_files)
 			ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n"));
 	}
 	ASSERT_EQ(0, sm_thread(&t, proc_loop_fn, &l));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&l.futex[0], SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&l.futex[0], SM_PRIVATE, 1));
 	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), l.tid) == 'S'));
 	proc_read(l.tid, a);
 
@@ -1050,7 +1024,7 @@ TEST_F(process, proc_files)
 	sm_rebase(&self->env);
 	EXPECT_EQ(1, sm_wake(&l.futex[0], 1, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_until(sm_load(&l.rounds) == 1));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&l.futex[0], SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&l.futex[0], SM_PRIVATE, 1));
 	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), l.tid) == 'S'));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	proc_read(l.tid, b);
@@ -1066,15 +1040,11 @@ TEST_F(process, proc_files)
 	EXPECT_NE(NULL, strstr(b->stack, "futex")) {
 		TH_LOG("stack: '%s'", b->stack);
 	}
-	/* flags and wchan of stat; priority, nice, threads, policy */
 	EXPECT_EQ('S', sm_task_state(getpid(), l.tid));
-	EXPECT_EQ(stat_field(a->stat, 35), stat_field(b->stat, 35));
-	EXPECT_EQ(stat_field(a->stat, 18), stat_field(b->stat, 18));
-	EXPECT_EQ(stat_field(a->stat, 19), stat_field(b->stat, 19));
-	EXPECT_EQ(stat_field(a->stat, 20), stat_field(b->stat, 20));
-	EXPECT_EQ(stat_field(a->stat, 29), stat_field(b->stat, 29));
-	EXPECT_EQ(stat_field(a->stat, 30), stat_field(b->stat, 30));
-	EXPECT_EQ(stat_field(a->stat, 41), stat_field(b->stat, 41));
+	for (i = 0; i < ARRAY_SIZE(fields); i++)
+		EXPECT_EQ(stat_field(a->stat, fields[i]), stat_field(b->stat, fields[i])) {
+			TH_LOG("field %d of stat", fields[i]);
+		}
 	/* The readers have not woken it, and it is still parked. */
 	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	EXPECT_EQ(1, sm_load(&l.rounds));
@@ -1097,8 +1067,7 @@ TEST_F_TIMEOUT(process, sysrq_t, 60)
 	if (access("/proc/sysrq-trigger", W_OK))
 		SKIP(return, "no /proc/sysrq-trigger");
 	buf = malloc(size);
-	ASSERT_EQ(0, sm_waiter_futex(w, &self->s->futex[0], 0, SM_PRIVATE));
-	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
+	ASSERT_TRUE(start_one(&self->env, self->s));
 	snprintf(name, sizeof(name), "smq%d", w->tid);
 	snprintf(path, sizeof(path), "/proc/self/task/%d/comm", w->tid);
 	ASSERT_EQ(0, sm_write_file(path, name));
@@ -1125,9 +1094,7 @@ TEST_F_TIMEOUT(process, sysrq_t, 60)
 			TH_LOG("%.600s", p);
 		}
 	}
-	EXPECT_EQ(1, sm_wake(&self->s->futex[0], 1, SM_PRIVATE));
-	ASSERT_TRUE(sm_waiter_join(w));
-	EXPECT_EQ(0, w->ret);
+	WAKE_ONE(self->s);
 	free(buf);
 }
 
@@ -1176,8 +1143,7 @@ TEST_F_TIMEOUT(process, proc_storm, 60)
 	for (i = 0; i < 2; i++)
 		pthread_join(reader[i], NULL);
 	for (i = 0; i < ps->nr; i++) {
-		ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&ps->loop[i].futex[0],
-							SM_PRIVATE) == 1));
+		ASSERT_TRUE(sm_wait_queued(&ps->loop[i].futex[0], SM_PRIVATE, 1));
 		rounds += sm_load(&ps->loop[i].rounds);
 	}
 	EXPECT_EQ(wakes, rounds);
@@ -1234,22 +1200,18 @@ TEST_F(process, siginfo_and_altstack)
 		.sa_flags = SA_SIGINFO | SA_ONSTACK,
 	};
 	struct sm_waiter *w = &self->s->w[0];
-	uint32_t *f = &self->s->futex[0];
 	char *stack = malloc(65536);
 	int alt, on_alt;
 
 	sigaction(SIGQUIT, &sa, NULL);
 	for (alt = 0; alt < 2; alt++) {
 		memset(&seen, 0, sizeof(seen));
-		sm_rebase(&self->env);
 		w->before = use_altstack;
 		w->data = alt ? stack : NULL;
-		ASSERT_EQ(0, sm_waiter_futex(w, f, 0, SM_PRIVATE));
-		ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
+		ASSERT_TRUE(start_one(&self->env, self->s));
 		ASSERT_EQ(0, pthread_sigqueue(w->thread, SIGQUIT,
 					      (union sigval){ .sival_int = 77 }));
-		ASSERT_TRUE(sm_waiter_join(w));
-		EXPECT_EQ(-EINTR, w->ret);
+		SM_JOIN(w, -EINTR);
 		EXPECT_EQ(1, seen.calls);
 		EXPECT_EQ(w->tid, seen.tid);
 		EXPECT_EQ(SIGQUIT, seen.info.si_signo);
@@ -1290,13 +1252,11 @@ TEST_F(process, timer_signal)
 
 	memset(&seen, 0, sizeof(seen));
 	sigaction(SIGUSR2, &sa, NULL);
-	ASSERT_EQ(0, sm_waiter_futex(w, &self->s->futex[0], 0, SM_PRIVATE));
-	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
+	ASSERT_TRUE(start_one(&self->env, self->s));
 	ev._sigev_un._tid = w->tid;
 	ASSERT_EQ(0, timer_create(CLOCK_MONOTONIC, &ev, &timer));
 	ASSERT_EQ(0, timer_settime(timer, 0, &its, NULL));
-	ASSERT_TRUE(sm_waiter_join(w));
-	EXPECT_EQ(-EINTR, w->ret);
+	SM_JOIN(w, -EINTR);
 	EXPECT_EQ(SI_TIMER, seen.info.si_code);
 	EXPECT_EQ(w->tid, seen.tid);
 	timer_delete(timer);
@@ -1452,7 +1412,6 @@ static void rseq_after(struct sm_waiter *w)
 TEST_F(process, rseq_and_affinity)
 {
 	struct sm_waiter *w = &self->s->w[0];
-	uint32_t *f = &self->s->futex[0];
 	cpu_set_t all, one;
 	int cpu;
 
@@ -1462,16 +1421,12 @@ TEST_F(process, rseq_and_affinity)
 	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
 		if (!CPU_ISSET(cpu, &all))
 			continue;
-		sm_rebase(&self->env);
 		w->after = rseq_after;
-		ASSERT_EQ(0, sm_waiter_futex(w, f, 0, SM_PRIVATE));
-		ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
+		ASSERT_TRUE(start_one(&self->env, self->s));
 		CPU_ZERO(&one);
 		CPU_SET(cpu, &one);
 		ASSERT_EQ(0, sched_setaffinity(w->tid, sizeof(one), &one));
-		EXPECT_EQ(1, sm_wake(f, 1, SM_PRIVATE));
-		ASSERT_TRUE(sm_waiter_join(w));
-		EXPECT_EQ(0, w->ret);
+		WAKE_ONE(self->s);
 		EXPECT_EQ(cpu, w->cpu);
 		EXPECT_EQ(1, (long)w->data);
 	}

@@ -62,6 +62,62 @@ static inline void *sm_private_page(void)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* ---------------------------------------------------------- what others see */
+
+/* One of a thread's files in /proc; empty if it cannot be read */
+static inline ssize_t sm_proc_read(pid_t pid, pid_t tid, const char *name, char *buf, size_t size)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", pid, tid, name);
+	return sm_read_file(path, buf, size);
+}
+
+/* What follows "@key:" in its status, to the end of the line; NULL without it */
+static inline char *sm_proc_status(pid_t pid, pid_t tid, const char *key, char *buf, size_t size)
+{
+	char *p = buf;
+	size_t len = strlen(key);
+
+	if (sm_proc_read(pid, tid, "status", buf, size) <= 0)
+		return NULL;
+	while (p && (strncmp(p, key, len) || p[len] != ':')) {
+		p = strchr(p, '\n');
+		p = p ? p + 1 : NULL;
+	}
+	if (!p)
+		return NULL;
+	p += len + 1;
+	*strchrnul(p, '\n') = '\0';
+	return p + strspn(p, "\t ");
+}
+
+/* A counter has grown by @n or more. Nothing to show in the classic run. */
+#define SM_EXPECT_MORE(env, counter, n)					\
+do {									\
+	struct sm_stats __more;						\
+									\
+	if ((env)->parked) {						\
+		ASSERT_EQ(0, sm_stats_read(&__more));			\
+		EXPECT_GE(__more.counter - (env)->base.counter, (long)(n)); \
+	}								\
+} while (0)
+
+/* ------------------------------------------------------------------- settings */
+
+static inline int sm_shrink(void)
+{
+	return sm_write_file(SM_DEBUGFS "shrink", "1000000\n");
+}
+
+/* From now on a stack that is given back is freed; those there are, too. */
+static inline int sm_no_idle_stacks(void)
+{
+	return sm_write_long(SM_SYSFS "percpu_max", 0) ?:
+	       sm_write_long(SM_SYSFS "node_max", 0) ?:
+	       sm_write_long(SM_SYSFS "node_low", 0) ?: sm_shrink();
+}
+
 /* ------------------------------------------------------------ several waiters */
 
 /* Start the calls of @n waiters, and see all of them asleep. */

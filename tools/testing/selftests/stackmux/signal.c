@@ -118,13 +118,9 @@ static long queue_to(pid_t pid, pid_t tid, int sig, long val)
 /* Signals that are pending to a thread (SigPnd) or its process (ShdPnd). */
 static uint64_t pending_of(pid_t tid, const char *key)
 {
-	char path[64], buf[4096], *p;
+	char buf[4096], *set = sm_proc_status(getpid(), tid, key, buf, sizeof(buf));
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
-	if (sm_read_file(path, buf, sizeof(buf)) <= 0)
-		return ~0ULL;
-	p = strstr(buf, key);
-	return p ? strtoull(p + strlen(key) + 1, NULL, 16) : ~0ULL;
+	return set ? strtoull(set, NULL, 16) : ~0ULL;
 }
 
 /* The first waiter is still asleep after all that was sent to it. */
@@ -182,7 +178,7 @@ TEST_F(signal, pause_blocked)
 	sm_signal(w, SIGUSR1);
 	EXPECT_STILL_ASLEEP();
 	EXPECT_EQ(0, sm_handled);
-	EXPECT_EQ(sm_bit(SIGUSR1), pending_of(w->tid, "SigPnd:"));
+	EXPECT_EQ(sm_bit(SIGUSR1), pending_of(w->tid, "SigPnd"));
 	SM_EXPECT_INTERRUPTED(w, SIGUSR2);
 	EXPECT_EQ(1, sm_handled);
 	EXPECT_EQ(self->m->before, self->m->after);
@@ -424,7 +420,7 @@ TEST_F(signal, timedwait_takes)
 			EXPECT_EQ(self->m->before, self->m->after);
 		}
 	}
-	EXPECT_EQ(0, pending_of(getpid(), "ShdPnd:"));
+	EXPECT_EQ(0, pending_of(getpid(), "ShdPnd"));
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
 
@@ -619,7 +615,7 @@ TEST_F(signal, one_of_many)
 		n |= 1 << (long)m[i].info.si_value.sival_ptr;
 	}
 	EXPECT_EQ((1 << (NW + 1)) - 2, n);
-	EXPECT_EQ(0, pending_of(getpid(), "ShdPnd:"));
+	EXPECT_EQ(0, pending_of(getpid(), "ShdPnd"));
 }
 
 /* A signal to a thread is taken by that one. */
@@ -891,7 +887,7 @@ TEST_F_TIMEOUT(signal, race_queue, 120)
 	EXPECT_EQ(0, twice);
 	EXPECT_EQ(b->total, taken);
 	EXPECT_EQ(0, b->bad);
-	EXPECT_EQ(0, pending_of(getpid(), "ShdPnd:"));
+	EXPECT_EQ(0, pending_of(getpid(), "ShdPnd"));
 	EXPECT_GT(eintr + again, 0);
 	SM_EXPECT_PARKS(&self->env, 100);
 	SM_EXPECT_NONE_PARKED(&self->env);
