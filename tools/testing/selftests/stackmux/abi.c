@@ -48,15 +48,13 @@ static bool start(struct sm_waiter *w, int nr, uint32_t *f)
 {
 	int i;
 
-	for (i = 0; i < nr; i++) {
+	for (i = 0; i < nr; i++)
 		if (sm_waiter_futex(&w[i], f, 0, SM_PRIVATE))
 			return false;
-	}
-	for (i = 0; i < nr; i++) {
+	for (i = 0; i < nr; i++)
 		if (!sm_wait_until(sm_waiter_asleep(getpid(), &w[i])))
 			return false;
-	}
-	return sm_wait_until(sm_nr_waiters(f, SM_PRIVATE) == nr);
+	return sm_wait_queued(f, SM_PRIVATE, nr);
 }
 
 static bool finish(struct sm_waiter *w, int nr, uint32_t *f)
@@ -70,6 +68,21 @@ static bool finish(struct sm_waiter *w, int nr, uint32_t *f)
 			return false;
 	return true;
 }
+
+/* NW threads wait and are woken: none of them parks, or all of them. */
+#define EXPECT_NONE_PARK()						\
+do {									\
+	ASSERT_TRUE(start(self->w, NW, &self->f));			\
+	EXPECT_EQ(0, parked_now(&self->env));				\
+	EXPECT_TRUE(finish(self->w, NW, &self->f));			\
+} while (0)
+
+#define EXPECT_ALL_PARK()						\
+do {									\
+	ASSERT_TRUE(start(self->w, NW, &self->f));			\
+	EXPECT_TRUE(sm_wait_parked(&self->env, NW));			\
+	EXPECT_TRUE(finish(self->w, NW, &self->f));			\
+} while (0)
 
 /* By how much `parked` has grown once everything has settled. */
 static long parked_now(struct sm_env *env)
@@ -94,35 +107,39 @@ TEST_F(abi, arguments)
 	static const unsigned long bad[] = {
 		1, 2, 0x80000000UL, 1UL << 32, 1UL << 63, -1UL,
 	};
-	unsigned int i;
+	/* Operations, and how many of their arguments may be 1 */
+	static const struct {
+		int op, first;
+	} ops[] = {
+		{ PR_STACKMUX_ENABLE, 1 },
+		{ PR_STACKMUX_DISABLE, 0 },
+		{ PR_STACKMUX_GET, 0 },
+		{ PR_STACKMUX_THREAD, 1 },
+	};
+	unsigned int i, k;
 	int state;
 
 	for (state = 0; state < 2; state++) {
 		if (state)
 			ASSERT_EQ(0, sm_enable(PR_STACKMUX_F_EXEC));
 		for (i = 0; i < ARRAY_SIZE(bad); i++) {
-			if (bad[i] != PR_STACKMUX_F_EXEC) {
-				EXPECT_EQ(-EINVAL, sm_enable(bad[i]));
-				EXPECT_EQ(-EINVAL, sm_enable(bad[i] | 1));
+			for (k = 0; k < ARRAY_SIZE(ops); k++) {
+				if (bad[i] != 1 || !ops[k].first)
+					EXPECT_EQ(-EINVAL, sm_prctl(ops[k].op, bad[i], 0, 0)) {
+						TH_LOG("operation %d, %lx", ops[k].op, bad[i]);
+					}
+				EXPECT_EQ(-EINVAL, sm_prctl(ops[k].op, 0, bad[i], 0)) {
+					TH_LOG("operation %d, %lx", ops[k].op, bad[i]);
+				}
+				EXPECT_EQ(-EINVAL, sm_prctl(ops[k].op, 0, 0, bad[i])) {
+					TH_LOG("operation %d, %lx", ops[k].op, bad[i]);
+				}
 			}
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_ENABLE, 0, bad[i], 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_ENABLE, 0, 0, bad[i]));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, bad[i], 0, 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, 0, bad[i], 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_DISABLE, 0, 0, bad[i]));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, bad[i], 0, 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0, bad[i], 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_GET, 0, 0, bad[i]));
-			if (bad[i] != PR_STACKMUX_T_KEEP)
-				EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD,
-							    bad[i], 0, 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD, 0, bad[i], 0));
-			EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_THREAD, 0, 0, bad[i]));
+			if (bad[i] != PR_STACKMUX_F_EXEC)
+				EXPECT_EQ(-EINVAL, sm_enable(bad[i] | PR_STACKMUX_F_EXEC));
 			/* The operation is all of the argument. */
 			if (bad[i] > 8)
-				EXPECT_EQ(-EINVAL, sm_prctl(bad[i] |
-							    PR_STACKMUX_GET,
-							    0, 0, 0));
+				EXPECT_EQ(-EINVAL, sm_prctl(bad[i] | PR_STACKMUX_GET, 0, 0, 0));
 		}
 		EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_RETRY + 1, 0, 0, 0));
 		/* What was refused has changed nothing. */
@@ -149,31 +166,37 @@ TEST_F(abi, enable_disable_get)
 	EXPECT_EQ(0, sm_get());
 }
 
-static void *toggle_thread(void *p)
+static void *enable_thread(void *unused)
 {
-	return (void *)(long)(p ? sm_enable(0) : sm_disable());
+	return (void *)(long)sm_enable(0);
 }
 
-static void *get_thread(void *p)
+static void *disable_thread(void *unused)
+{
+	return (void *)(long)sm_disable();
+}
+
+static void *get_thread(void *unused)
 {
 	return (void *)(long)sm_get();
+}
+
+/* What a thread of its own gets from @fn; -1 if there is none */
+static long in_thread(void *(*fn)(void *unused))
+{
+	pthread_t t;
+	void *ret;
+
+	return sm_thread(&t, fn, NULL) || pthread_join(t, &ret) ? -1 : (long)ret;
 }
 
 /* It belongs to the process, whichever thread asks. */
 TEST_F(abi, threads)
 {
-	pthread_t t;
-	void *ret;
-
-	ASSERT_EQ(0, sm_thread(&t, toggle_thread, (void *)1));
-	pthread_join(t, &ret);
-	EXPECT_EQ(0, (long)ret);
+	EXPECT_EQ(0, in_thread(enable_thread));
 	EXPECT_EQ(ENABLED | ACTIVE, sm_get());
-	ASSERT_EQ(0, sm_thread(&t, get_thread, NULL));
-	pthread_join(t, &ret);
-	EXPECT_EQ(ENABLED | ACTIVE, (long)ret);
-	ASSERT_EQ(0, sm_thread(&t, toggle_thread, NULL));
-	pthread_join(t, &ret);
+	EXPECT_EQ(ENABLED | ACTIVE, in_thread(get_thread));
+	EXPECT_EQ(0, in_thread(disable_thread));
 	EXPECT_EQ(0, sm_get());
 }
 
@@ -263,9 +286,7 @@ TEST_F(abi, enable_while_blocked)
 	ASSERT_EQ(0, sm_enable(0));
 	EXPECT_EQ(0, parked_now(&self->env));
 	EXPECT_TRUE(finish(self->w, NW, &self->f));
-	ASSERT_TRUE(start(self->w, NW, &self->f));
-	EXPECT_TRUE(sm_wait_parked(&self->env, NW));
-	EXPECT_TRUE(finish(self->w, NW, &self->f));
+	EXPECT_ALL_PARK();
 }
 
 /* Threads that run are reached, too. */
@@ -293,13 +314,13 @@ TEST_F(abi, enable_while_running)
 	ASSERT_EQ(0, sm_thread(&t, runner_fn, &r));
 	ASSERT_EQ(0, sm_enable(0));
 	sm_store(&r.go, 1);
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&r.futex, SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&r.futex, SM_PRIVATE, 1));
 	EXPECT_TRUE(sm_wait_parked(&self->env, 1));
 	/* ... and with disable, again while it waits. */
 	ASSERT_EQ(0, sm_disable());
 	EXPECT_EQ(1, sm_wake(&r.futex, 1, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_until(sm_load(&r.rounds) == 1));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&r.futex, SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&r.futex, SM_PRIVATE, 1));
 	EXPECT_EQ(0, parked_now(&self->env));
 	sm_store(&r.futex, 1);
 	EXPECT_EQ(1, sm_wake(&r.futex, 1, SM_PRIVATE));
@@ -316,9 +337,7 @@ TEST_F(abi, disable_while_parked)
 	EXPECT_EQ(NW, parked_now(&self->env));
 	EXPECT_TRUE(finish(self->w, NW, &self->f));
 	EXPECT_EQ(0, parked_now(&self->env));
-	ASSERT_TRUE(start(self->w, NW, &self->f));
-	EXPECT_EQ(0, parked_now(&self->env));
-	EXPECT_TRUE(finish(self->w, NW, &self->f));
+	EXPECT_NONE_PARK();
 }
 
 /* kernel.stackmux = 0: nobody parks, opted in or not. */
@@ -330,9 +349,7 @@ TEST_F(abi, mode_never)
 	EXPECT_EQ(0, sm_enable(0));
 	EXPECT_EQ(ENABLED, sm_get());
 	EXPECT_EQ(ENABLED, child_get(false));
-	ASSERT_TRUE(start(self->w, NW, &self->f));
-	EXPECT_EQ(0, parked_now(&self->env));
-	EXPECT_TRUE(finish(self->w, NW, &self->f));
+	EXPECT_NONE_PARK();
 
 	/* The opt-in was not lost. */
 	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n"));
@@ -350,9 +367,7 @@ TEST_F(abi, mode_never)
 TEST_F(abi, mode_optin)
 {
 	EXPECT_EQ(1, sm_read_long(SM_SYSCTL));
-	ASSERT_TRUE(start(self->w, NW, &self->f));
-	EXPECT_EQ(0, parked_now(&self->env));
-	EXPECT_TRUE(finish(self->w, NW, &self->f));
+	EXPECT_NONE_PARK();
 }
 
 /* kernel.stackmux = 2: everybody. */
@@ -416,7 +431,7 @@ TEST_F(abi, unprivileged)
 		sm_waiter_fn(w);
 		_exit(w->ret ? 2 : 0);
 	}
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_SHARED) == 1));
+	ASSERT_TRUE(sm_wait_queued(f, SM_SHARED, 1));
 	EXPECT_TRUE(sm_wait_parked(&self->env, 1));
 	EXPECT_EQ(1, sm_wake(f, 1, SM_SHARED));
 	SM_EXPECT_STATUS(0, pid);
@@ -459,28 +474,15 @@ TEST_F(abi, counters)
 }
 
 /* What the line "Stackmux:" of a thread's status says */
-static const char *status_of(pid_t pid, pid_t tid, char *buf, size_t size)
-{
-	static const char key[] = "\nStackmux:\t";
-	char path[80], *p;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", pid, tid);
-	if (sm_read_file(path, buf, size) < 0)
-		return "cannot be read";
-	p = strstr(buf, key);
-	if (!p)
-		return "has no such line";
-	p += strlen(key);
-	*strchrnul(p, '\n') = '\0';
-	return p;
-}
-
-#define EXPECT_STATUS(what, tid)					\
+#define EXPECT_WORD(what, pid, tid)					\
 do {									\
 	char __buf[4096];						\
 									\
-	EXPECT_STREQ(what, status_of(getpid(), tid, __buf, sizeof(__buf))); \
+	EXPECT_STREQ(what, sm_proc_status(pid, tid, "Stackmux", __buf,	\
+					  sizeof(__buf)) ?: "no such line"); \
 } while (0)
+
+#define EXPECT_STATUS(what, tid)	EXPECT_WORD(what, getpid(), tid)
 
 static void keep_stack(struct sm_waiter *w)
 {
@@ -492,8 +494,6 @@ TEST_F(abi, thread)
 {
 	struct sm_waiter *w = &self->w[NW - 1];
 	struct sm_stats st;
-	pthread_t t;
-	void *ret;
 
 	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0));
 	EXPECT_EQ(KEEPS, sm_get());
@@ -501,9 +501,7 @@ TEST_F(abi, thread)
 	EXPECT_EQ(ENABLED | ACTIVE | KEEPS, sm_get());
 	EXPECT_STATUS("excluded thread", sm_gettid());
 	/* It is the only one: not another thread, no child, no next program. */
-	ASSERT_EQ(0, sm_thread(&t, get_thread, NULL));
-	pthread_join(t, &ret);
-	EXPECT_EQ(ENABLED | ACTIVE, (long)ret);
+	EXPECT_EQ(ENABLED | ACTIVE, in_thread(get_thread));
 	EXPECT_EQ(ENABLED | ACTIVE, child_get(false));
 	ASSERT_EQ(0, sm_enable(PR_STACKMUX_F_EXEC));
 	EXPECT_EQ(ENABLED | EXEC | ACTIVE, child_get(true));
@@ -516,7 +514,7 @@ TEST_F(abi, thread)
 	EXPECT_TRUE(sm_wait_parked(&self->env, NW - 1));
 	w->before = keep_stack;
 	ASSERT_EQ(0, sm_waiter_futex(w, &self->f, 0, SM_PRIVATE));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&self->f, SM_PRIVATE) == NW));
+	ASSERT_TRUE(sm_wait_queued(&self->f, SM_PRIVATE, NW));
 	EXPECT_STATUS("parked", self->w[0].tid);
 	EXPECT_STATUS("excluded thread", w->tid);
 	sm_sleep_ms(100 * sm_slow());
@@ -559,7 +557,7 @@ TEST_F(abi, status)
 			sched_yield();
 	}
 	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, pid, 0, 0));
-	EXPECT_STREQ("excluded traced", status_of(pid, pid, buf, sizeof(buf)));
+	EXPECT_WORD("excluded traced", pid, pid);
 	kill(pid, SIGKILL);
 	ASSERT_EQ(0, sm_waitpid(pid, &status));
 
@@ -571,7 +569,7 @@ TEST_F(abi, status)
 	ASSERT_EQ(0, sm_write_file(SM_LINGER, "1\n"));
 	ASSERT_TRUE(start(w, 1, &self->f));
 	/* Unless another thread has needed it by now */
-	word = status_of(getpid(), w->tid, buf, sizeof(buf));
+	word = sm_proc_status(getpid(), w->tid, "Stackmux", buf, sizeof(buf)) ?: "";
 	EXPECT_TRUE(!strcmp(word, "lingering") || !strcmp(word, "parked")) {
 		TH_LOG("%s", word);
 	}
@@ -598,8 +596,7 @@ TEST_F(abi, stats)
 	EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_STATS, (unsigned long)&st, size, 1));
 	EXPECT_EQ(-EFAULT, STATS(NULL, size));
 	EXPECT_EQ(-EFAULT, STATS(-1UL, size));
-	page = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, page);
 	ASSERT_EQ(0, mprotect((char *)page + 4096, 4096, PROT_READ));
 	EXPECT_EQ(-EFAULT, STATS((char *)page + 4096 - size + 8, size));

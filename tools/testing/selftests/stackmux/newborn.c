@@ -67,30 +67,20 @@ static int let_go(void)
 	return sched_setscheduler(0, SCHED_OTHER, &sp) ? -errno : 0;
 }
 
-/* One of a thread's files in /proc; empty if it cannot be read */
-static void proc_file(pid_t tid, const char *name, char *buf, size_t size)
-{
-	char path[80];
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", tid, name);
-	if (sm_read_file(path, buf, size) < 0)
-		buf[0] = 0;
-}
-
 static void check_proc(struct __test_metadata *_metadata, pid_t tid, bool parked)
 {
+	const pid_t pid = getpid();
 	char buf[8192];
 
-	EXPECT_EQ('R', sm_task_state(getpid(), tid));
-	proc_file(tid, "syscall", buf, sizeof(buf));
+	EXPECT_EQ('R', sm_task_state(pid, tid));
+	sm_proc_read(pid, tid, "syscall", buf, sizeof(buf));
 	EXPECT_STREQ("running\n", buf);
-	proc_file(tid, "wchan", buf, sizeof(buf));
+	sm_proc_read(pid, tid, "wchan", buf, sizeof(buf));
 	EXPECT_STREQ("0", buf);
 	if (!parked)
 		return;
-	proc_file(tid, "status", buf, sizeof(buf));
-	EXPECT_NE(NULL, strstr(buf, "\nStackmux:\tparked\n"));
-	proc_file(tid, "stack", buf, sizeof(buf));
+	EXPECT_STREQ("parked", sm_proc_status(pid, tid, "Stackmux", buf, sizeof(buf)) ?: "");
+	sm_proc_read(pid, tid, "stack", buf, sizeof(buf));
 	EXPECT_NE(NULL, strstr(buf, "ret_from_fork"));
 	EXPECT_EQ(NULL, strstr(buf, "stackmux"));
 }
@@ -195,7 +185,7 @@ TEST_F(newborn, thread_ids)
 	ASSERT_EQ(0, let_go());
 	for (i = 0; i < 2; i++) {
 		c = &child[i];
-		ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&c->word, SM_PRIVATE) == 1));
+		ASSERT_TRUE(sm_wait_queued(&c->word, SM_PRIVATE, 1));
 		EXPECT_EQ(c->parent_tid, c->child_tid);
 		EXPECT_EQ(c->parent_tid, c->seen);
 		EXPECT_EQ(c->parent_tid, c->own_tid);
@@ -212,88 +202,75 @@ TEST_F(newborn, thread_ids)
 
 /* ------------------------------------------------- the end before the beginning */
 
-enum end {
-	END_EXIT,
-	END_EXEC,
-	END_KILL,
-	END_ABORT,
-	END_FAULT,
-};
-
-static void end_process(enum end how)
+static void end_by_exit(void)
 {
-	switch (how) {
-	case END_EXIT:
-		_exit(0);
-	case END_EXEC:
-		execl("/bin/true", "true", NULL);
-		_exit(3);
-	case END_KILL:
-		kill(getpid(), SIGKILL);
-		break;
-	case END_ABORT:
-		raise(SIGABRT);
-		break;
-	case END_FAULT:
-		raise(SIGSEGV);
-		break;
-	}
-	_exit(4);
+	_exit(0);
 }
 
-static void end_early(struct __test_metadata *_metadata, struct sm_env *env,
-		      enum end how, int sig)
+static void end_by_exec(void)
 {
-	int status;
+	execl("/bin/true", "true", NULL);
+}
+
+static void end_by_kill(void)
+{
+	kill(getpid(), SIGKILL);
+}
+
+static void end_by_abort(void)
+{
+	raise(SIGABRT);
+}
+
+static void end_by_fault(void)
+{
+	raise(SIGSEGV);
+}
+
+/* The process ends by @end; @status is what waitpid() tells, but for a core dump. */
+static void end_early(struct __test_metadata *_metadata, struct sm_env *env,
+		      void (*end)(void), int status)
+{
+	struct sm_sleepers sl;
+	int got;
 	pid_t pid;
 
 	pid = SM_FORK();
 	if (!pid) {
-		struct sm_sleepers sl;
-
 		if (hold_cpu(5))
 			_exit(1);
 		if (sm_sleepers_create(&sl, SOME, false) != SOME)
 			_exit(2);
 		if (sm_load(&sl.entered))
-			_exit(5);
-		end_process(how);
+			_exit(3);
+		end();
+		_exit(4);
 	}
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	if (sig) {
-		EXPECT_TRUE(WIFSIGNALED(status));
-		EXPECT_EQ(sig, WTERMSIG(status));
-	} else {
-		EXPECT_EQ(0, status);
-	}
-	if (env->parked) {
-		struct sm_stats st;
-
-		ASSERT_EQ(0, sm_stats_read(&st));
-		EXPECT_GE(st.newborns - env->base.newborns, SOME);
-	}
+	ASSERT_EQ(0, sm_waitpid(pid, &got));
+	EXPECT_EQ(status, got & ~WCOREFLAG);
+	SM_EXPECT_MORE(env, newborns, SOME);
 	EXPECT_TRUE(sm_wait_none_parked(env));
 }
 
 TEST_F(newborn, exit_group)
 {
-	end_early(_metadata, &self->env, END_EXIT, 0);
+	end_early(_metadata, &self->env, end_by_exit, 0);
 }
 
 TEST_F(newborn, exec)
 {
-	end_early(_metadata, &self->env, END_EXEC, 0);
+	end_early(_metadata, &self->env, end_by_exec, 0);
 }
 
 TEST_F(newborn, kill)
 {
-	end_early(_metadata, &self->env, END_KILL, SIGKILL);
+	end_early(_metadata, &self->env, end_by_kill, SIGKILL);
 }
 
 TEST_F(newborn, core_dump)
 {
-	end_early(_metadata, &self->env, END_ABORT, SIGABRT);
-	end_early(_metadata, &self->env, END_FAULT, SIGSEGV);
+	end_early(_metadata, &self->env, end_by_abort, SIGABRT);
+	end_early(_metadata, &self->env, end_by_fault, SIGSEGV);
 }
 
 /* --------------------------------------------------------------------- ptrace */
@@ -365,7 +342,6 @@ TEST_F_TIMEOUT(newborn, starvation, 60)
 {
 	const int nr = 256;
 	struct sm_sleepers s;
-	struct sm_stats st;
 	int i;
 
 	if (!self->env.present)
@@ -373,11 +349,9 @@ TEST_F_TIMEOUT(newborn, starvation, 60)
 	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, hold_cpu(5));
 		ASSERT_EQ(nr, sm_sleepers_create(&s, nr, false));
-		ASSERT_EQ(0, sm_write_long(SM_SYSFS "percpu_max", 0));
-		ASSERT_EQ(0, sm_write_long(SM_SYSFS "node_max", 0));
-		ASSERT_EQ(0, sm_write_long(SM_SYSFS "node_low", 0));
+		ASSERT_EQ(0, sm_no_idle_stacks());
 		ASSERT_EQ(0, let_go());
-		ASSERT_EQ(0, sm_write_file(SM_DEBUGFS "shrink", "1000000\n"));
+		ASSERT_EQ(0, sm_shrink());
 		ASSERT_TRUE(sm_sleepers_wait_asleep(&s));
 		EXPECT_TRUE(sm_wait_parked(&self->env, nr));
 		EXPECT_EQ(nr, sm_sleepers_wake(&s, false));
@@ -385,11 +359,8 @@ TEST_F_TIMEOUT(newborn, starvation, 60)
 		EXPECT_TRUE(sm_wait_none_parked(&self->env));
 		sm_knobs_restore();
 	}
-	if (self->env.parked) {
-		ASSERT_EQ(0, sm_stats_read(&st));
-		EXPECT_GT(st.reserve, self->env.base.reserve);
-		EXPECT_GT(st.starvations, self->env.base.starvations);
-	}
+	SM_EXPECT_MORE(&self->env, reserve, 1);
+	SM_EXPECT_MORE(&self->env, starvations, 1);
 }
 
 SM_MAIN(1);

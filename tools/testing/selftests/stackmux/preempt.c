@@ -136,20 +136,11 @@ FIXTURE(preempt) {
 	struct spinners *p;
 };
 
-FIXTURE_VARIANT(preempt) {
-	bool parked, stays;
-};
-
-FIXTURE_VARIANT_ADD(preempt, classic) { };
-FIXTURE_VARIANT_ADD(preempt, parked) { .parked = true };
-/* Where others stay in their waits, preempted threads leave them in peace. */
-FIXTURE_VARIANT_ADD(preempt, staying) { .parked = true, .stays = true };
+SM_VARIANTS(preempt);
 
 FIXTURE_SETUP(preempt)
 {
 	sm_setup(_metadata, &self->env, variant->parked);
-	if (variant->stays && self->env.present)
-		ASSERT_EQ(0, sm_stay(&self->env));
 	self->p = sm_shared_alloc(sizeof(*self->p));
 	ASSERT_NE(NULL, self->p);
 }
@@ -159,14 +150,11 @@ FIXTURE_TEARDOWN(preempt)
 	sm_knobs_restore();
 }
 
-#define EXPECT_PREEMPTED(n)						\
+/* They leave what loops there still are, with every register as it was. */
+#define SPINNERS_END(p)							\
 do {									\
-	struct sm_stats __st;						\
-									\
-	if (self->env.parked) {						\
-		ASSERT_EQ(0, sm_stats_read(&__st));			\
-		EXPECT_GE(__st.preempted - self->env.base.preempted, (long)(n)); \
-	}								\
+	spinners_end(p);						\
+	spinners_check(_metadata, p);					\
 } while (0)
 
 /* ----------------------------------------------------------- one after the other */
@@ -179,9 +167,8 @@ TEST_F(preempt, registers)
 	ASSERT_TRUE(spinners_start(self->p, NR_SPINNERS, rounds));
 	for (i = 0; i < rounds; i++)
 		EXPECT_TRUE(spinners_next(self->p, i));
-	spinners_end(self->p);
-	spinners_check(_metadata, self->p);
-	EXPECT_PREEMPTED(rounds);
+	SPINNERS_END(self->p);
+	SM_EXPECT_MORE(&self->env, preempted, rounds);
 }
 
 /* A handler runs on the user's stack, and the loop goes on after it. */
@@ -202,9 +189,8 @@ TEST_F(preempt, signals)
 		for (k = 0; k < NR_SPINNERS; k++)
 			EXPECT_EQ(1, self->p->s[k].round);
 	}
-	spinners_end(self->p);
-	spinners_check(_metadata, self->p);
-	EXPECT_PREEMPTED(rounds);
+	SPINNERS_END(self->p);
+	SM_EXPECT_MORE(&self->env, preempted, rounds);
 }
 
 /* Each runs on another CPU now and then. */
@@ -230,9 +216,8 @@ TEST_F(preempt, migrate)
 						       sizeof(one), &one));
 		EXPECT_TRUE(spinners_next(self->p, i));
 	}
-	spinners_end(self->p);
-	spinners_check(_metadata, self->p);
-	EXPECT_PREEMPTED(rounds);
+	SPINNERS_END(self->p);
+	SM_EXPECT_MORE(&self->env, preempted, rounds);
 }
 
 /* The CPU on which they are parked, or one's stack lingers, goes. */
@@ -261,36 +246,27 @@ TEST_F_TIMEOUT(preempt, cpu_hotplug, 60)
 		EXPECT_TRUE(spinners_next(self->p, 2 * i + 1));
 		ASSERT_EQ(0, sm_cpu_set_online(cpu, 1));
 	}
-	spinners_end(self->p);
-	spinners_check(_metadata, self->p);
-	EXPECT_PREEMPTED(10);
+	SPINNERS_END(self->p);
+	SM_EXPECT_MORE(&self->env, preempted, 10);
 }
 
 /* No stack is left when they are to go on: each has to wait for one. */
 TEST_F_TIMEOUT(preempt, starved, 60)
 {
 	long rounds = sm_rounds(100), i;
-	struct sm_stats st;
 
 	sm_pin();
-	if (self->env.present) {
-		ASSERT_EQ(0, sm_write_long(SM_SYSFS "percpu_max", 0));
-		ASSERT_EQ(0, sm_write_long(SM_SYSFS "node_max", 0));
-		ASSERT_EQ(0, sm_write_long(SM_SYSFS "node_low", 0));
-	}
+	if (self->env.present)
+		ASSERT_EQ(0, sm_no_idle_stacks());
 	ASSERT_TRUE(spinners_start(self->p, NR_SPINNERS, rounds));
 	for (i = 0; i < rounds; i++) {
 		EXPECT_TRUE(spinners_next(self->p, i));
 		if (self->env.present)
-			ASSERT_EQ(0, sm_write_file(SM_DEBUGFS "shrink", "1000000\n"));
+			ASSERT_EQ(0, sm_shrink());
 	}
-	spinners_end(self->p);
-	spinners_check(_metadata, self->p);
-	EXPECT_PREEMPTED(rounds);
-	if (self->env.parked) {
-		ASSERT_EQ(0, sm_stats_read(&st));
-		EXPECT_GT(st.starvations, self->env.base.starvations);
-	}
+	SPINNERS_END(self->p);
+	SM_EXPECT_MORE(&self->env, preempted, rounds);
+	SM_EXPECT_MORE(&self->env, starvations, 1);
 }
 
 /* ------------------------------------------------------------------- many of them */
@@ -341,9 +317,6 @@ TEST_F_TIMEOUT(preempt, herd, 120)
 	struct herd h;
 
 	ASSERT_NE(NULL, t);
-	/* Those that are told to leave have a stack until they run, too. */
-	if (variant->stays)
-		ASSERT_EQ(0, sm_write_long(SM_PATIENCE, 8));
 	for (k = 0; k < 2; k++) {
 		if (self->env.present)
 			ASSERT_EQ(0, sm_write_file(SM_PREEMPTED_MAX, limits[k]));
@@ -354,7 +327,7 @@ TEST_F_TIMEOUT(preempt, herd, 120)
 			ASSERT_EQ(0, sm_thread(&t[i], join_herd, &h));
 		ASSERT_TRUE(sm_wait_parked(&self->env, nr));
 		if (self->env.present) {
-			ASSERT_EQ(0, sm_write_file(SM_DEBUGFS "shrink", "1000000\n"));
+			ASSERT_EQ(0, sm_shrink());
 			ASSERT_EQ(0, sm_write_file(SM_DEBUGFS "reset", "1\n"));
 			ASSERT_EQ(0, sm_stats_read(&before));
 		}
@@ -381,41 +354,41 @@ TEST_F_TIMEOUT(preempt, herd, 120)
 /* ----------------------------------------------------------- seen from outside */
 
 /* "kept" was parked when somebody looked at its stack. */
-static bool is_parked(const char *status)
+static bool is_parked(const char *word)
 {
-	return strstr(status, "Stackmux:\tparked") || strstr(status, "Stackmux:\tkept");
+	return word && (!strcmp(word, "parked") || !strcmp(word, "kept"));
 }
+
+#define EXPECT_PROC(text, tid, name)					\
+do {									\
+	char __buf[4096];						\
+									\
+	ASSERT_LT(0, sm_proc_read(getpid(), tid, name, __buf, sizeof(__buf))); \
+	EXPECT_STREQ(text, __buf);					\
+} while (0)
 
 /* They are in no system call, and run, as far as others can see. */
 TEST_F(preempt, proc)
 {
 	long rounds = sm_rounds(100), i, parked = 0;
-	char buf[4096], path[64];
-	pid_t tid;
+	pid_t tid, pid = getpid();
+	char buf[4096];
 
 	sm_pin();
 	ASSERT_TRUE(spinners_start(self->p, NR_SPINNERS, 1));
 	ASSERT_TRUE(sm_wait_until(spinners_in_round(self->p, 1)));
 	for (i = 0; i < rounds; i++) {
 		tid = self->p->s[i % NR_SPINNERS].tid;
-		EXPECT_EQ('R', sm_task_state(getpid(), tid));
-		snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
-		ASSERT_LT(0, sm_read_file(path, buf, sizeof(buf)));
-		parked += is_parked(buf);
-		snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
-		ASSERT_LT(0, sm_read_file(path, buf, sizeof(buf)));
-		EXPECT_STREQ("running\n", buf);
-		snprintf(path, sizeof(path), "/proc/self/task/%d/wchan", tid);
-		ASSERT_LT(0, sm_read_file(path, buf, sizeof(buf)));
-		EXPECT_STREQ("0", buf);
-		snprintf(path, sizeof(path), "/proc/self/task/%d/stack", tid);
-		ASSERT_LE(0, sm_read_file(path, buf, sizeof(buf)));
+		EXPECT_EQ('R', sm_task_state(pid, tid));
+		parked += is_parked(sm_proc_status(pid, tid, "Stackmux", buf, sizeof(buf)));
+		EXPECT_PROC("running\n", tid, "syscall");
+		EXPECT_PROC("0", tid, "wchan");
+		ASSERT_LE(0, sm_proc_read(pid, tid, "stack", buf, sizeof(buf)));
 		EXPECT_NE(NULL, strstr(buf, "to_user_mode")) {
 			TH_LOG("%s", buf);
 		}
 	}
-	spinners_end(self->p);
-	spinners_check(_metadata, self->p);
+	SPINNERS_END(self->p);
 	if (self->env.parked)
 		EXPECT_LE(rounds / 2, parked);
 }
@@ -465,14 +438,13 @@ TEST_F(preempt, ptrace)
 	}
 	sm_sleep_ms(20);
 	sm_store(&self->p->go[0], 1);
-	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status));
+	SM_EXPECT_STATUS(0, pid);
 	for (i = 0; i < NR_SPINNERS; i++) {
 		ASSERT_NE(NULL, self->p->s[i].diff.what);
 		EXPECT_STREQ("r12", self->p->s[i].diff.what);
 		EXPECT_EQ(1000 + i, self->p->s[i].diff.got);
 	}
-	EXPECT_PREEMPTED(1);
+	SM_EXPECT_MORE(&self->env, preempted, 1);
 }
 
 TEST_F(preempt, stop_and_kill)
@@ -491,7 +463,7 @@ TEST_F(preempt, stop_and_kill)
 	}
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	ASSERT_EQ(0, sm_waitpid(pid, &status));
-	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	EXPECT_TRUE(sm_killed_by(status, SIGKILL));
 	SM_EXPECT_NONE_PARKED(&self->env);
 }
 

@@ -11,23 +11,13 @@ FIXTURE(race) {
 };
 
 FIXTURE_VARIANT(race) {
-	bool parked;
-	bool linger;
+	bool parked, linger;
 };
 
-FIXTURE_VARIANT_ADD(race, classic) {
-	.parked = false,
-};
-
-FIXTURE_VARIANT_ADD(race, parked) {
-	.parked = true,
-};
-
+FIXTURE_VARIANT_ADD(race, classic) { .parked = false };
+FIXTURE_VARIANT_ADD(race, parked) { .parked = true };
 /* The stack of a parked task is taken at the next park on its CPU, or never. */
-FIXTURE_VARIANT_ADD(race, lingering) {
-	.parked = true,
-	.linger = true,
-};
+FIXTURE_VARIANT_ADD(race, lingering) { .parked = true, .linger = true };
 
 FIXTURE_SETUP(race)
 {
@@ -45,14 +35,6 @@ FIXTURE_TEARDOWN(race)
 static long rounds(struct sm_env *env, long def)
 {
 	return sm_rounds(env->lingering ? def / 3 : env->parked ? def : def / 5);
-}
-
-static uint64_t rnd(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
 }
 
 /* What one thread has seen. */
@@ -193,6 +175,52 @@ static long pairs_progress(struct pairs *p, int *done)
 	return sum;
 }
 
+/* New sides, but for what they have seen before */
+static void sides_init(struct side *side, int nr, long n)
+{
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		side[i].peer = &side[i ^ 1];
+		side[i].first = !(i & 1);
+		side[i].rounds = n;
+		side[i].word = 0;
+		side[i].done = 0;
+		side[i].done_rounds = 0;
+	}
+}
+
+static void run_pairs_once(struct __test_metadata *_metadata, struct pairs *p,
+			   disturb_fn disturb)
+{
+	struct sm_pace pace = { 0 };
+	struct side *s;
+	long progress;
+	int i, done;
+
+	for (i = 0; i < p->nr; i++)
+		ASSERT_EQ(0, sm_thread(&p->side[i].thread, side_fn, &p->side[i]));
+	while (progress = pairs_progress(p, &done), done < p->nr) {
+		ASSERT_FALSE(sm_stuck(&pace, progress)) {
+			TH_LOG("no progress after %ld rounds", progress);
+			for (i = 0; i < p->nr; i++) {
+				s = &p->side[i];
+				TH_LOG("side %d: round %ld, word %u, state %c", i,
+				       s->done_rounds, s->word,
+				       sm_task_state(getpid(), s->tid));
+			}
+		}
+		if (disturb) {
+			p->calls++;
+			ASSERT_TRUE(disturb(p));
+		} else {
+			sm_sleep_ms(5);
+		}
+	}
+	for (i = 0; i < p->nr; i++)
+		pthread_join(p->side[i].thread, NULL);
+}
+
 /* Run pairs for @n rounds each and @disturb them, at least @calls times. */
 static void run_pairs(struct __test_metadata *_metadata, struct sm_env *env,
 		      long n, disturb_fn disturb, long calls, void *data)
@@ -204,58 +232,19 @@ static void run_pairs(struct __test_metadata *_metadata, struct sm_env *env,
 		.data = data,
 	};
 	struct account sum = { 0 };
-	int64_t stuck = sm_now_ns();
-	long progress, last = -1, waits, turn = 0;
-	int i, done;
+	int i;
 
 	p.side = calloc(p.nr, sizeof(*p.side));
 	ASSERT_NE(NULL, p.side);
-again:
-	for (i = 0; i < p.nr; i++) {
-		p.side[i].peer = &p.side[i ^ 1];
-		p.side[i].first = !(i & 1);
-		p.side[i].rounds = n;
-		p.side[i].word = 0;
-		p.side[i].done = 0;
-		p.side[i].done_rounds = 0;
-	}
-	for (i = 0; i < p.nr; i++)
-		ASSERT_EQ(0, sm_thread(&p.side[i].thread, side_fn, &p.side[i]));
-	for (;;) {
-		progress = pairs_progress(&p, &done);
-		if (done == p.nr)
-			break;
-		if (progress != last) {
-			last = progress;
-			stuck = sm_now_ns();
-		}
-		ASSERT_LT(sm_now_ns() - stuck, sm_patience_ns()) {
-			TH_LOG("no progress after %ld rounds", progress);
-			for (i = 0; i < p.nr; i++)
-				TH_LOG("side %d: round %ld, word %u, state %c",
-				       i, p.side[i].done_rounds,
-				       p.side[i].word,
-				       sm_task_state(getpid(),
-						     p.side[i].tid));
-		}
-		if (disturb) {
-			p.calls++;
-			ASSERT_TRUE(disturb(&p));
-		} else {
-			sm_sleep_ms(5);
-		}
-	}
-	for (i = 0; i < p.nr; i++)
-		pthread_join(p.side[i].thread, NULL);
-	turn++;
-	if (disturb && p.calls < calls)
-		goto again;
+	do {
+		sides_init(p.side, p.nr, rounds(env, n));
+		run_pairs_once(_metadata, &p, disturb);
+	} while (disturb && p.calls < calls);
 
 	for (i = 0; i < p.nr; i++)
 		account_add(&sum, &p.side[i].acc);
 	EXPECT_BALANCE(&sum);
-	waits = sum.zero + sum.again;
-	EXPECT_GT(waits, 0);
+	EXPECT_GT(sum.zero + sum.again, 0);
 	EXPECT_EQ(0, sum.timeout);
 	SM_EXPECT_PARKS(env, 20);
 	free(p.side);
@@ -263,13 +252,13 @@ again:
 
 TEST_F_TIMEOUT(race, ping_pong, 90)
 {
-	run_pairs(_metadata, &self->env, rounds(&self->env, 1500), NULL, 0, NULL);
+	run_pairs(_metadata, &self->env, 1500, NULL, 0, NULL);
 }
 
 /* Threads move about while they park and wake. */
 static bool move_about(struct pairs *p)
 {
-	struct side *s = &p->side[rnd(&p->seed) % p->nr];
+	struct side *s = &p->side[sm_rnd(&p->seed) % p->nr];
 	cpu_set_t *all = p->data, set;
 	int cpu;
 
@@ -277,7 +266,7 @@ static bool move_about(struct pairs *p)
 		set = *all;
 	} else {
 		do
-			cpu = rnd(&p->seed) % CPU_SETSIZE;
+			cpu = sm_rnd(&p->seed) % CPU_SETSIZE;
 		while (!CPU_ISSET(cpu, all));
 		CPU_ZERO(&set);
 		CPU_SET(cpu, &set);
@@ -294,7 +283,7 @@ TEST_F_TIMEOUT(race, affinity, 60)
 	cpu_set_t all;
 
 	ASSERT_EQ(0, sched_getaffinity(0, sizeof(all), &all));
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400), move_about, 50, &all);
+	run_pairs(_metadata, &self->env, 400, move_about, 50, &all);
 }
 
 /* They become real-time, batch, idle, nice and ordinary again. */
@@ -303,16 +292,16 @@ static bool change_policy(struct pairs *p)
 	static const int policies[] = {
 		SCHED_OTHER, SCHED_FIFO, SCHED_BATCH, SCHED_RR, SCHED_OTHER,
 	};
-	struct side *s = &p->side[rnd(&p->seed) % p->nr];
-	int policy = policies[rnd(&p->seed) % ARRAY_SIZE(policies)];
+	struct side *s = &p->side[sm_rnd(&p->seed) % p->nr];
+	int policy = policies[sm_rnd(&p->seed) % ARRAY_SIZE(policies)];
 	struct sched_param sp = { 0 };
 
 	if (policy == SCHED_FIFO || policy == SCHED_RR)
-		sp.sched_priority = 1 + rnd(&p->seed) % 5;
+		sp.sched_priority = 1 + sm_rnd(&p->seed) % 5;
 	if (sm_load(&s->tid) && !sm_load(&s->done)) {
 		if (sched_setscheduler(s->tid, policy, &sp) && errno != ESRCH)
 			return false;
-		setpriority(PRIO_PROCESS, s->tid, rnd(&p->seed) % 10);
+		setpriority(PRIO_PROCESS, s->tid, sm_rnd(&p->seed) % 10);
 	}
 	sm_sleep_ns(300000);
 	return true;
@@ -320,22 +309,21 @@ static bool change_policy(struct pairs *p)
 
 TEST_F_TIMEOUT(race, policy, 60)
 {
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400),
-		  change_policy, 50, NULL);
+	run_pairs(_metadata, &self->env, 400, change_policy, 50, NULL);
 }
 
 /* The opt-in comes and goes. */
 static bool toggle_optin(struct pairs *p)
 {
-	if (p->env->parked && (rnd(&p->seed) & 1 ? sm_enable(0) : sm_disable()))
+	if (p->env->parked && (sm_rnd(&p->seed) & 1 ? sm_enable(0) : sm_disable()))
 		return false;
-	sm_sleep_ns(rnd(&p->seed) % 1000000);
+	sm_sleep_ns(sm_rnd(&p->seed) % 1000000);
 	return true;
 }
 
 TEST_F_TIMEOUT(race, optin_toggled, 60)
 {
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400), toggle_optin, 50, NULL);
+	run_pairs(_metadata, &self->env, 400, toggle_optin, 50, NULL);
 	if (self->env.parked)
 		EXPECT_EQ(0, sm_enable(0));
 }
@@ -343,15 +331,15 @@ TEST_F_TIMEOUT(race, optin_toggled, 60)
 /* The machine's mode changes. */
 static bool toggle_mode(struct pairs *p)
 {
-	if (p->env->parked && sm_write_long(SM_SYSCTL, rnd(&p->seed) % 3))
+	if (p->env->parked && sm_write_long(SM_SYSCTL, sm_rnd(&p->seed) % 3))
 		return false;
-	sm_sleep_ns(rnd(&p->seed) % 2000000);
+	sm_sleep_ns(sm_rnd(&p->seed) % 2000000);
 	return true;
 }
 
 TEST_F_TIMEOUT(race, mode_toggled, 60)
 {
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400), toggle_mode, 50, NULL);
+	run_pairs(_metadata, &self->env, 400, toggle_mode, 50, NULL);
 	sm_knobs_restore();
 }
 
@@ -390,8 +378,7 @@ static bool fork_and_clone(struct pairs *p)
 
 TEST_F_TIMEOUT(race, fork_and_clone, 60)
 {
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400),
-		  fork_and_clone, 20, NULL);
+	run_pairs(_metadata, &self->env, 400, fork_and_clone, 20, NULL);
 }
 
 /* CPUs go away and come back. */
@@ -408,26 +395,25 @@ static bool hotplug(struct pairs *p)
 			break;
 		sm_sleep_ms(10);
 	}
-	sm_sleep_ms(10 + rnd(&p->seed) % 20);
+	sm_sleep_ms(10 + sm_rnd(&p->seed) % 20);
 	return i < 100;
 }
 
 static void run_hotplug(struct __test_metadata *_metadata, struct sm_env *env,
-			bool (*disturb)(struct pairs *), long n_rounds)
+			disturb_fn disturb, long n)
 {
-	int cpus[65], n = 0, cpu;
+	int cpus[65], nr = 0, cpu;
 
 	if (!env->present)
 		SKIP(return, "this kernel has no stackmux");
 	for (cpu = 1; cpu < 64; cpu++)
 		if (sm_cpu_online(cpu) == 1)
-			cpus[n++] = cpu;
-	cpus[n] = -1;
-	if (!n)
+			cpus[nr++] = cpu;
+	cpus[nr] = -1;
+	if (!nr)
 		SKIP(return, "no CPU that can be taken offline");
-	run_pairs(_metadata, env, rounds(env, n_rounds), disturb,
-		  env->parked ? 20 : 4, cpus);
-	for (cpu = 0; cpu < n; cpu++)
+	run_pairs(_metadata, env, n, disturb, env->parked ? 20 : 4, cpus);
+	for (cpu = 0; cpu < nr; cpu++)
 		if (!sm_cpu_online(cpus[cpu]))
 			EXPECT_EQ(0, sm_cpu_set_online(cpus[cpu], 1));
 }
@@ -503,15 +489,14 @@ static bool press(struct pairs *p)
 {
 	if (p->calls % 3 == 0)
 		sm_write_file("/proc/sys/vm/drop_caches", p->calls % 2 ? "2\n" : "3\n");
-	if (sm_write_file(SM_DEBUGFS "shrink", "100000\n"))
+	if (sm_shrink())
 		return false;
-	sm_sleep_ms(2 + rnd(&p->seed) % 10);
+	sm_sleep_ms(2 + sm_rnd(&p->seed) % 10);
 	return true;
 }
 
 TEST_F_TIMEOUT(race, memory_pressure, 90)
 {
-	struct sm_stats st;
 	char dir[256];
 	int status;
 	pid_t hog;
@@ -520,15 +505,13 @@ TEST_F_TIMEOUT(race, memory_pressure, 90)
 		SKIP(return, "this kernel has no stackmux");
 	hog = start_hog(dir, sizeof(dir));
 	ASSERT_GT(hog, 0);
-	run_pairs(_metadata, &self->env, rounds(&self->env, 400), press, 30, NULL);
+	run_pairs(_metadata, &self->env, 400, press, 30, NULL);
 	kill(hog, SIGKILL);
 	waitpid(hog, &status, 0);
 	EXPECT_TRUE(WIFSIGNALED(status));
 	if (dir[0])
 		EXPECT_TRUE(sm_wait_until(!rmdir(dir)));
-	ASSERT_EQ(0, sm_stats_read(&st));
-	if (self->env.parked)
-		EXPECT_GT(st.trims, self->env.base.trims);
+	SM_EXPECT_MORE(&self->env, trims, 1);
 }
 
 /* ------------------------------------------------------------------- herds */
@@ -538,11 +521,10 @@ struct herd {
 	uint32_t word[2];
 	int stop;
 	int nr;
-	int requeue;		/* waiters are moved between the words */
-	int timeouts;		/* waits end by themselves */
-	int signals;		/* ... or by a signal */
+	bool requeue;		/* waiters are moved between the words */
+	bool timeouts;		/* waits end by themselves */
+	bool signals;		/* ... or by a signal */
 	long want;		/* waits each waiter makes */
-	int nr_done;
 	struct waiter *waiter;
 };
 
@@ -556,10 +538,6 @@ struct waiter {
 	char pad[64];
 };
 
-static void nop_handler(int sig)
-{
-}
-
 static void *herd_waiter(void *p)
 {
 	struct waiter *w = p;
@@ -569,14 +547,13 @@ static void *herd_waiter(void *p)
 
 	sm_store(&w->tid, sm_gettid());
 	for (i = 0; i < h->want && !w->acc.bad; i++) {
-		if (h->timeouts && rnd(&seed) % 8)
-			ret = sm_wait_ns(&h->word[0], 0, SM_PRIVATE, rnd(&seed) % 500000);
+		if (h->timeouts && sm_rnd(&seed) % 8)
+			ret = sm_wait_ns(&h->word[0], 0, SM_PRIVATE, sm_rnd(&seed) % 500000);
 		else
 			ret = sm_wait(&h->word[0], 0, SM_PRIVATE);
 		account_wait(&w->acc, ret);
 	}
 	sm_store(&w->done, 1);
-	sm_add(&h->nr_done, 1);
 	return NULL;
 }
 
@@ -588,9 +565,9 @@ static void *herd_waker(void *p)
 	int n;
 
 	while (!sm_load(&h->stop)) {
-		n = h->timeouts ? 1 + rnd(&seed) % 3 : 1;
-		account_wake(&w->acc, sm_wake(&h->word[rnd(&seed) % 2], n, SM_PRIVATE));
-		if (rnd(&seed) % 16 == 0)
+		n = h->timeouts ? 1 + sm_rnd(&seed) % 3 : 1;
+		account_wake(&w->acc, sm_wake(&h->word[sm_rnd(&seed) % 2], n, SM_PRIVATE));
+		if (sm_rnd(&seed) % 16 == 0)
 			sched_yield();
 	}
 	return NULL;
@@ -605,11 +582,11 @@ static void *herd_mover(void *p)
 	long ret;
 
 	while (!sm_load(&h->stop)) {
-		from = rnd(&seed) % 2;
-		wake = rnd(&seed) % 4 == 0;
+		from = sm_rnd(&seed) % 2;
+		wake = sm_rnd(&seed) % 4 == 0;
 		/* Returns how many were woken and moved: take those woken off. */
 		ret = sm_sys(__NR_futex, &h->word[from], FUTEX_REQUEUE | SM_PRIVATE, wake,
-			     wake ? 0 : 1 + rnd(&seed) % 4, &h->word[!from]);
+			     wake ? 0 : 1 + sm_rnd(&seed) % 4, &h->word[!from]);
 		if (wake || ret < 0)
 			account_wake(&w->acc, ret);
 		sched_yield();
@@ -625,25 +602,48 @@ static void *herd_signaller(void *p)
 	uint64_t seed = 0x555;
 
 	while (!sm_load(&h->stop)) {
-		v = &h->waiter[rnd(&seed) % h->nr];
+		v = &h->waiter[sm_rnd(&seed) % h->nr];
 		if (sm_load(&v->tid) && !sm_load(&v->done))
 			sm_tgkill(getpid(), v->tid, SIGUSR1);
-		sm_sleep_ns(rnd(&seed) % 200000);
+		sm_sleep_ns(sm_rnd(&seed) % 200000);
 	}
 	return NULL;
 }
 
+static long herd_progress(struct herd *h, int *done)
+{
+	long sum = 0;
+	int i;
+
+	*done = 0;
+	for (i = 0; i < h->nr; i++) {
+		*done += sm_load(&h->waiter[i].done);
+		sum += sm_load(&h->waiter[i].acc.zero);
+	}
+	return sum;
+}
+
+/* How the waits have ended goes to @sum. */
 static void run_herd(struct __test_metadata *_metadata, struct sm_env *env,
 		     struct herd *h, struct account *sum)
 {
-	struct sigaction sa = { .sa_handler = nop_handler };
-	struct waiter *helper = calloc(4, sizeof(*helper));
-	int i, n = 0, done, last = -1;
-	int64_t stuck = sm_now_ns();
+	const struct {
+		void *(*fn)(void *p);
+		bool helps;
+	} helpers[] = {
+		{ herd_waker, true },
+		{ herd_waker, true },
+		{ herd_mover, h->requeue },
+		{ herd_signaller, h->signals },
+	};
+	struct waiter helper[ARRAY_SIZE(helpers)] = { 0 };
+	struct sm_pace pace = { 0 };
+	long progress;
+	int i, done;
 
+	memset(sum, 0, sizeof(*sum));
 	h->stop = 0;
-	h->nr_done = 0;
-	sigaction(SIGUSR1, &sa, NULL);
+	sm_handle(SIGUSR1, 0);
 	h->waiter = calloc(h->nr, sizeof(*h->waiter));
 	ASSERT_NE(NULL, h->waiter);
 	for (i = 0; i < h->nr; i++) {
@@ -651,39 +651,24 @@ static void run_herd(struct __test_metadata *_metadata, struct sm_env *env,
 		h->waiter[i].nr = i;
 		ASSERT_EQ(0, sm_thread(&h->waiter[i].thread, herd_waiter, &h->waiter[i]));
 	}
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < ARRAY_SIZE(helpers); i++) {
 		helper[i].h = h;
 		helper[i].nr = i;
+		if (helpers[i].helps)
+			ASSERT_EQ(0, sm_thread(&helper[i].thread, helpers[i].fn, &helper[i]));
 	}
-	ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_waker, &helper[n]));
-	n++;
-	ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_waker, &helper[n]));
-	n++;
-	if (h->requeue) {
-		ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_mover, &helper[n]));
-		n++;
-	}
-	if (h->signals) {
-		ASSERT_EQ(0, sm_thread(&helper[n].thread, herd_signaller, &helper[n]));
-		n++;
-	}
-	while ((done = sm_load(&h->nr_done)) < h->nr) {
-		if (done != last)
-			stuck = sm_now_ns();
-		last = done;
-		ASSERT_LT(sm_now_ns() - stuck, 3 * sm_patience_ns() *
-			  sm_rounds_factor()) {
+	while (progress = herd_progress(h, &done), done < h->nr) {
+		ASSERT_FALSE(sm_stuck(&pace, progress)) {
 			for (i = 0; i < h->nr; i++)
-				TH_LOG("waiter %d: zero %ld, state %c", i,
-				       h->waiter[i].acc.zero,
-				       sm_task_state(getpid(),
-						     h->waiter[i].tid));
+				TH_LOG("waiter %d: zero %ld, state %c", i, h->waiter[i].acc.zero,
+				       sm_task_state(getpid(), h->waiter[i].tid));
 		}
 		sm_sleep_ms(5);
 	}
 	sm_store(&h->stop, 1);
-	for (i = 0; i < n; i++) {
-		pthread_join(helper[i].thread, NULL);
+	for (i = 0; i < ARRAY_SIZE(helpers); i++) {
+		if (helpers[i].helps)
+			pthread_join(helper[i].thread, NULL);
 		account_add(sum, &helper[i].acc);
 	}
 	for (i = 0; i < h->nr; i++) {
@@ -693,45 +678,39 @@ static void run_herd(struct __test_metadata *_metadata, struct sm_env *env,
 	EXPECT_BALANCE(sum);
 	EXPECT_EQ(0, sum->again);
 	EXPECT_GT(sum->zero, 0);
+	EXPECT_EQ(h->nr * h->want, sum->zero + sum->timeout + sum->eintr);
+	if (!h->timeouts)
+		EXPECT_EQ(0, sum->timeout);
+	if (!h->signals)
+		EXPECT_EQ(0, sum->eintr);
 	EXPECT_EQ(0, sm_wake(&h->word[0], INT_MAX, SM_PRIVATE));
 	EXPECT_EQ(0, sm_wake(&h->word[1], INT_MAX, SM_PRIVATE));
 	SM_EXPECT_PARKS(env, 20);
 	free(h->waiter);
-	free(helper);
 }
 
 /* One futex, many waiters, one woken at a time. */
 TEST_F_TIMEOUT(race, wake_one_of_many, 90)
 {
-	struct account sum = { 0 };
-	struct herd h = {
-		.nr = 24,
-		.want = rounds(&self->env, 400),
-	};
+	struct herd h = { .nr = 24, .want = rounds(&self->env, 400) };
+	struct account sum;
 
 	run_herd(_metadata, &self->env, &h, &sum);
-	EXPECT_EQ(h.nr * h.want, sum.zero);
-	EXPECT_EQ(0, sum.timeout + sum.eintr);
 }
 
 /* Time-outs and signals compete with the wakes. */
 TEST_F_TIMEOUT(race, wake_timeout_signal, 90)
 {
-	struct account sum = { 0 };
 	struct herd h = {
-		.nr = 12,
-		.want = rounds(&self->env, 800),
-		.timeouts = 1,
-		.signals = 1,
+		.nr = 12, .want = rounds(&self->env, 800), .timeouts = true, .signals = true,
 	};
-	long timeout = 0, eintr = 0;
 	int64_t end = sm_now_ns() + 40 * SM_SEC;
+	long timeout = 0, eintr = 0;
+	struct account sum;
 
 	/* Until each of the three has won once */
 	do {
-		memset(&sum, 0, sizeof(sum));
 		run_herd(_metadata, &self->env, &h, &sum);
-		EXPECT_EQ(h.nr * h.want, sum.zero + sum.timeout + sum.eintr);
 		timeout += sum.timeout;
 		eintr += sum.eintr;
 	} while ((!timeout || !eintr) && sm_now_ns() < end);
@@ -742,30 +721,21 @@ TEST_F_TIMEOUT(race, wake_timeout_signal, 90)
 /* They are moved to another futex and back meanwhile. */
 TEST_F_TIMEOUT(race, requeue, 90)
 {
-	struct account sum = { 0 };
-	struct herd h = {
-		.nr = 16,
-		.want = rounds(&self->env, 400),
-		.requeue = 1,
-	};
+	struct herd h = { .nr = 16, .want = rounds(&self->env, 400), .requeue = true };
+	struct account sum;
 
 	run_herd(_metadata, &self->env, &h, &sum);
-	EXPECT_EQ(h.nr * h.want, sum.zero);
 }
 
 TEST_F_TIMEOUT(race, requeue_timeout_signal, 90)
 {
-	struct account sum = { 0 };
 	struct herd h = {
-		.nr = 12,
-		.want = rounds(&self->env, 600),
-		.requeue = 1,
-		.timeouts = 1,
-		.signals = 1,
+		.nr = 12, .want = rounds(&self->env, 600),
+		.requeue = true, .timeouts = true, .signals = true,
 	};
+	struct account sum;
 
 	run_herd(_metadata, &self->env, &h, &sum);
-	EXPECT_EQ(h.nr * h.want, sum.zero + sum.timeout + sum.eintr);
 }
 
 /* ------------------------------------------------------------------- vectors */
@@ -796,8 +766,8 @@ static void *vec_waiter(void *p)
 
 	sm_store(&v->tid, sm_gettid());
 	while (!sm_load(&v->stop) && !v->bad) {
-		to = rnd(&seed) % 4;
-		ts = sm_ts(sm_now_ns() + rnd(&seed) % 500000);
+		to = sm_rnd(&seed) % 4;
+		ts = sm_ts(sm_now_ns() + sm_rnd(&seed) % 500000);
 		ret = sm_sys(__NR_futex_waitv, v->wv, VEC, 0, to ? &ts : NULL,
 			     CLOCK_MONOTONIC);
 		if (ret >= 0) {
@@ -824,11 +794,11 @@ static void *vec_waker(void *p)
 	int i;
 
 	while (v->sent < v->want && !v->bad) {
-		i = rnd(&seed) % VEC;
+		i = sm_rnd(&seed) % VEC;
 		/* Leave some of its waits the time to end by themselves. */
-		if (rnd(&seed) % 8 == 0)
-			sm_sleep_ns(rnd(&seed) % 1000000);
-		if (rnd(&seed) % 16 == 0 && sm_load(&v->tid))
+		if (sm_rnd(&seed) % 8 == 0)
+			sm_sleep_ns(sm_rnd(&seed) % 1000000);
+		if (sm_rnd(&seed) % 16 == 0 && sm_load(&v->tid))
 			sm_tgkill(getpid(), v->tid, SIGUSR1);
 		if (sm_wake(&v->word[i], 1, SM_PRIVATE) != 1) {
 			sched_yield();
@@ -857,12 +827,11 @@ static void *vec_waker(void *p)
 
 TEST_F_TIMEOUT(race, waitv, 90)
 {
-	struct sigaction sa = { .sa_handler = nop_handler };
 	int nr = 2 * sm_nr_cpus(), i, j;
 	long timeout = 0;
 	struct vec *v;
 
-	sigaction(SIGUSR1, &sa, NULL);
+	sm_handle(SIGUSR1, 0);
 	v = calloc(nr, sizeof(*v));
 	for (i = 0; i < nr; i++) {
 		v[i].want = rounds(&self->env, 300);
@@ -889,14 +858,6 @@ TEST_F_TIMEOUT(race, waitv, 90)
 
 /* ------------------------------------------------------- ways through the pool */
 
-static int no_idle_stacks(void)
-{
-	return sm_write_long(SM_SYSFS "percpu_max", 0) ?:
-	       sm_write_long(SM_SYSFS "node_max", 0) ?:
-	       sm_write_long(SM_SYSFS "node_low", 0) ?:
-	       sm_write_file(SM_DEBUGFS "shrink", "1000000\n");
-}
-
 /*
  * A herd wakes up and there is not one stack to be had: each task has to wait
  * for the refill worker, and each gets through.
@@ -904,26 +865,22 @@ static int no_idle_stacks(void)
 TEST_F_TIMEOUT(race, starvation, 90)
 {
 	struct sm_sleepers s;
-	struct sm_stats st;
 	const int nr = 256;
 	int i;
 
 	if (self->env.present)
-		ASSERT_EQ(0, no_idle_stacks());
+		ASSERT_EQ(0, sm_no_idle_stacks());
 	for (i = 0; i < 3; i++) {
 		sm_rebase(&self->env);
 		ASSERT_EQ(nr, sm_sleepers_create(&s, nr, i == 2));
 		ASSERT_TRUE(sm_sleepers_wait_asleep(&s));
 		ASSERT_TRUE(sm_wait_parked(&self->env, nr));
 		if (self->env.present)
-			ASSERT_EQ(0, no_idle_stacks());
+			ASSERT_EQ(0, sm_no_idle_stacks());
 		EXPECT_EQ(nr, sm_sleepers_wake(&s, i == 1));
 		EXPECT_EQ(nr, sm_sleepers_reap(&s));
-		if (self->env.parked) {
-			ASSERT_EQ(0, sm_stats_read(&st));
-			EXPECT_GT(st.reserve, self->env.base.reserve);
-			EXPECT_GT(st.starvations, self->env.base.starvations);
-		}
+		SM_EXPECT_MORE(&self->env, reserve, 1);
+		SM_EXPECT_MORE(&self->env, starvations, 1);
 		EXPECT_TRUE(sm_wait_none_parked(&self->env));
 	}
 }
@@ -931,7 +888,7 @@ TEST_F_TIMEOUT(race, starvation, 90)
 /* The same for threads that park and wake all the time. */
 static bool keep_starving(struct pairs *p)
 {
-	if (p->env->present && no_idle_stacks())
+	if (p->env->present && sm_no_idle_stacks())
 		return false;
 	sm_sleep_ms(5);
 	return true;
@@ -939,17 +896,11 @@ static bool keep_starving(struct pairs *p)
 
 TEST_F_TIMEOUT(race, starved_ping_pong, 90)
 {
-	struct sm_stats st;
-
 	if (self->env.present)
-		ASSERT_EQ(0, no_idle_stacks());
-	run_pairs(_metadata, &self->env, rounds(&self->env, 200),
-		  keep_starving, 10, NULL);
-	if (self->env.parked) {
-		ASSERT_EQ(0, sm_stats_read(&st));
-		EXPECT_GT(st.reserve, self->env.base.reserve);
-		EXPECT_GT(st.starvations, self->env.base.starvations);
-	}
+		ASSERT_EQ(0, sm_no_idle_stacks());
+	run_pairs(_metadata, &self->env, 200, keep_starving, 10, NULL);
+	SM_EXPECT_MORE(&self->env, reserve, 1);
+	SM_EXPECT_MORE(&self->env, starvations, 1);
 }
 
 /*
@@ -963,15 +914,11 @@ static bool starve_and_hotplug(struct pairs *p)
 
 TEST_F_TIMEOUT(race, starved_cpu_hotplug, 120)
 {
-	struct sm_stats st;
-
 	if (self->env.present)
-		ASSERT_EQ(0, no_idle_stacks());
+		ASSERT_EQ(0, sm_no_idle_stacks());
 	run_hotplug(_metadata, &self->env, starve_and_hotplug, 200);
-	if (self->env.parked && sm_nr_cpus() > 1) {
-		ASSERT_EQ(0, sm_stats_read(&st));
-		EXPECT_GT(st.starvations, self->env.base.starvations);
-	}
+	if (sm_nr_cpus() > 1)
+		SM_EXPECT_MORE(&self->env, starvations, 1);
 }
 
 /*
@@ -1041,19 +988,17 @@ static void *keeps_waiter(void *p)
 	for (me = 0; ; me++) {
 		pid_t none = 0;
 
-		if (__atomic_compare_exchange_n(&k->tid[me], &none,
-						sm_gettid(), false,
-						__ATOMIC_SEQ_CST,
-						__ATOMIC_SEQ_CST))
+		if (__atomic_compare_exchange_n(&k->tid[me], &none, sm_gettid(), false,
+						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 			break;
 	}
 	while (!sm_load(&k->stop)) {
 		/* Some time awake, when its stack can be referenced ... */
-		until = sm_now_ns() + rnd(&seed) % 60000;
+		until = sm_now_ns() + sm_rnd(&seed) % 60000;
 		while (sm_now_ns() < until)
 			;
 		/* ... and then a short sleep. */
-		if (sm_wait_ns(&f, 0, SM_PRIVATE, rnd(&seed) % 60000) != -ETIMEDOUT)
+		if (sm_wait_ns(&f, 0, SM_PRIVATE, sm_rnd(&seed) % 60000) != -ETIMEDOUT)
 			sm_add(&k->bad, 1);
 		sm_add(&k->waits, 1);
 	}
@@ -1077,8 +1022,8 @@ static void *keeps_reader(void *p)
 		}
 	}
 	while (!sm_load(&k->stop)) {
-		i = rnd(&seed) % 4;
-		j = rnd(&seed) % 4;
+		i = sm_rnd(&seed) % 4;
+		j = sm_rnd(&seed) % 4;
 		if (pread(fd[i][j > 2 ? 0 : j], buf, sizeof(buf), 0) < 0 &&
 		    errno != ESRCH && errno != EAGAIN)
 			sm_add(&k->bad, 1);
@@ -1099,9 +1044,6 @@ TEST_F_TIMEOUT(race, keeps, 90)
 	struct sm_stats st = { 0 };
 	int i;
 
-	/* Who stays on its stack does not have it taken. */
-	if (self->env.lingering)
-		ASSERT_EQ(0, sm_write_long(SM_PATIENCE, 255));
 	for (i = 0; i < 4; i++)
 		ASSERT_EQ(0, sm_thread(&waiter[i], keeps_waiter, k));
 	for (i = 0; i < 2; i++)
@@ -1148,12 +1090,9 @@ TEST_F_TIMEOUT(race, kill, 90)
 		pid = SM_FORK();
 		if (!pid) {
 			side = calloc(8, sizeof(*side));
-			for (j = 0; j < 8; j++) {
-				side[j].peer = &side[j ^ 1];
-				side[j].first = !(j & 1);
-				side[j].rounds = LONG_MAX;
+			sides_init(side, 8, LONG_MAX);
+			for (j = 0; j < 8; j++)
 				sm_thread(&side[j].thread, side_fn, &side[j]);
-			}
 			for (j = 0; i % 4 == 0 && j < 50; j++)
 				sm_sleep_ns(100000);
 			if (i % 4 == 0)
@@ -1161,7 +1100,7 @@ TEST_F_TIMEOUT(race, kill, 90)
 			for (;;)
 				sm_sleep_ms(100);
 		}
-		sm_sleep_ns(rnd(&seed) % (20 * SM_MSEC));
+		sm_sleep_ns(sm_rnd(&seed) % (20 * SM_MSEC));
 		if (i % 4)
 			kill(pid, SIGKILL);
 		ASSERT_EQ(0, sm_waitpid(pid, &status));
