@@ -106,16 +106,12 @@ static void *call_thread(void *arg)
 	return NULL;
 }
 
-static void call_set(struct call *c, long nr, long a1, long a2, long a3, long a4, long a5)
-{
-	memset(c, 0, sizeof(*c));
-	c->nr = nr;
-	c->arg[0] = a1;
-	c->arg[1] = a2;
-	c->arg[2] = a3;
-	c->arg[3] = a4;
-	c->arg[4] = a5;
-}
+#define __call_set(c, nr, a1, a2, a3, a4, a5, a6, ...)			\
+	(*(c) = (struct call) { nr, { (long)(a1), (long)(a2), (long)(a3), \
+				      (long)(a4), (long)(a5), (long)(a6) } })
+
+/* @c is to be this call. Arguments that are not named are 0. */
+#define call_set(c, nr, ...)	__call_set(c, nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 
 FIXTURE(retry) {
 	struct sm_env env;
@@ -138,8 +134,13 @@ FIXTURE_SETUP(retry)
 	ASSERT_NE(NULL, self->futex);
 }
 
-FIXTURE_TEARDOWN(retry)
+FIXTURE_TEARDOWN(retry) { }
+
+/* A wait for self->futex, in the range */
+static void wait_set(FIXTURE_DATA(retry) *self)
 {
+	call_set(self->c, __NR_futex, self->futex, FUTEX_WAIT);
+	self->c->range = &self->range;
 }
 
 /* In the mode "always" all waits park, those of a classic run as well. */
@@ -157,13 +158,39 @@ static bool call_asleep(pid_t pid, struct call *c)
 	return w.tid && !w.done && sm_waiter_asleep(pid, &w);
 }
 
-static bool call_start(struct sm_env *env, struct call *c)
+static bool call_wait_asleep(struct sm_env *env, pid_t pid, struct call *c)
+{
+	return sm_wait_parked(env, 1) && sm_wait_until(call_asleep(pid, c));
+}
+
+/* Made by a thread that calls @fn with @arg, in which it makes the call @c */
+static bool call_start_by(struct sm_env *env, struct call *c, void *(*fn)(void *), void *arg)
 {
 	c->tid = 0;
 	c->done = 0;
 	sm_rebase(env);
-	return !sm_thread(&c->thread, call_thread, c) && sm_wait_parked(env, 1) &&
-	       sm_wait_until(call_asleep(getpid(), c));
+	return !sm_thread(&c->thread, fn, arg) && call_wait_asleep(env, getpid(), c);
+}
+
+static bool call_start(struct sm_env *env, struct call *c)
+{
+	return call_start_by(env, c, call_thread, c);
+}
+
+/* Made by a child, which exits with @code when it returns. -1 if it does not wait. */
+static pid_t call_fork(struct sm_env *env, struct call *c, int code)
+{
+	pid_t pid;
+
+	c->tid = 0;
+	c->done = 0;
+	sm_rebase(env);
+	pid = sm_fork();
+	if (!pid) {
+		make_call(c);
+		_exit(code);
+	}
+	return pid > 0 && call_wait_asleep(env, pid, c) ? pid : -1;
 }
 
 static bool call_join(struct call *c)
@@ -211,8 +238,17 @@ TEST_F(retry, arguments)
 		struct range r;
 		uint64_t more;
 	} large = { self->range, 0 };
-	const long top = 1L << 47;
+	const uint64_t top = 1UL << 47, start = self->range.start, length = self->range.length;
+	const struct range bad[] = {
+		{ start, length, self->range.address, .flags = 1 },
+		{ start, 0, self->range.address },
+		{ start, -1, self->range.address },
+		{ start, top - start, self->range.address },
+		{ start, length, top },
+		{ start, length, -1 },
+	};
 	struct range r = self->range;
+	int i;
 
 	EXPECT_EQ(0, set_range(&r, sizeof(r)));
 	EXPECT_EQ(0, set_range(&r, sizeof(r)));
@@ -230,19 +266,10 @@ TEST_F(retry, arguments)
 	large.more = 1;
 	EXPECT_EQ(-E2BIG, set_range(&large.r, sizeof(large)));
 
-	r.flags = 1;
-	EXPECT_EQ(-EINVAL, set_range(&r, sizeof(r)));
-	r = self->range;
-	r.length = 0;
-	EXPECT_EQ(-EINVAL, set_range(&r, sizeof(r)));
-	r.length = -1;
-	EXPECT_EQ(-EINVAL, set_range(&r, sizeof(r)));
-	r.length = top - r.start;
-	EXPECT_EQ(-EINVAL, set_range(&r, sizeof(r)));
-	r = range_to((void *)top);
-	EXPECT_EQ(-EINVAL, set_range(&r, sizeof(r)));
-	r = range_to((void *)-1L);
-	EXPECT_EQ(-EINVAL, set_range(&r, sizeof(r)));
+	for (i = 0; i < ARRAY_SIZE(bad); i++)
+		EXPECT_EQ(-EINVAL, set_range(&bad[i], sizeof(bad[i]))) {
+			TH_LOG("range %d", i);
+		}
 	r = range_to(NULL);
 	EXPECT_EQ(0, set_range(&r, sizeof(r)));
 	EXPECT_EQ(0, set_range(NULL, 0));
@@ -270,12 +297,10 @@ TEST_F(retry, futex)
 		if (form[i / 2].nr == __NR_futex) {
 			/* In 1,000 s, or at a date that is far away */
 			ts = sm_ts(sm_now_ns() + 1000 * SM_SEC);
-			call_set(c, __NR_futex, (long)self->futex, form[i / 2].op, 0,
-				 timed ? (long)&ts : 0, 0);
+			call_set(c, __NR_futex, self->futex, form[i / 2].op, 0, timed ? &ts : 0);
 			c->arg[5] = -1;
 		} else {
-			call_set(c, __NR_futex_wait, (long)self->futex, 0, ~0U,
-				 form[i / 2].a4, timed ? (long)&ts : 0);
+			call_set(c, __NR_futex_wait, self->futex, 0, ~0U, form[i / 2].a4, timed ? &ts : 0);
 			c->arg[5] = CLOCK_MONOTONIC;
 		}
 		c->range = &self->range;
@@ -305,10 +330,9 @@ TEST_F(retry, poll)
 		for (int k = 0; k < 3; k++)
 			pfd[k] = (struct pollfd){ ch[k].rd, POLLIN, 0x5a };
 		if (form)
-			call_set(c, __NR_ppoll, (long)pfd, nfds, (long)&ts, (long)&mask,
-				 8);
+			call_set(c, __NR_ppoll, pfd, nfds, &ts, &mask, 8);
 		else
-			call_set(c, __NR_poll, (long)pfd, nfds, 1000000, 0, 0);
+			call_set(c, __NR_poll, pfd, nfds, 1000000);
 		c->range = &self->range;
 		ASSERT_TRUE(call_start(&self->env, c));
 		ASSERT_TRUE(sm_chan_send(&ch[nfds - 1]));
@@ -347,12 +371,9 @@ TEST_F(retry, ppoll_mask)
 
 	ASSERT_EQ(0, sm_chan_open(&ch, SM_PIPE));
 	pfd = (struct pollfd){ ch.rd, POLLIN, 0 };
-	call_set(c, __NR_ppoll, (long)&pfd, 1, 0, (long)&none, 8);
+	call_set(c, __NR_ppoll, &pfd, 1, 0, &none, 8);
 	c->range = &self->range;
-	sm_rebase(&self->env);
-	ASSERT_EQ(0, sm_thread(&c->thread, masked_thread, arg));
-	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-	ASSERT_TRUE(sm_wait_until(call_asleep(getpid(), c)));
+	ASSERT_TRUE(call_start_by(&self->env, c, masked_thread, arg));
 	EXPECT_EQ(0, sm_mask_of(getpid(), c->tid));
 	ASSERT_TRUE(sm_chan_send(&ch));
 	ASSERT_TRUE(call_join(c));
@@ -373,25 +394,25 @@ TEST_F(retry, ordinary)
 	ASSERT_EQ(0, sm_chan_open(&ch, SM_EVENTFD));
 	pfd = (struct pollfd){ ch.rd, POLLIN, 0x5a };
 
-	call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 1, 0, 0);
+	call_set(c, __NR_futex, self->futex, FUTEX_WAIT, 1);
 	c->range = &self->range;
 	make_call(c);
 	EXPECT_ORDINARY(-EAGAIN, c);
 
-	call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, (long)&soon, 0);
+	call_set(c, __NR_futex, self->futex, FUTEX_WAIT, 0, &soon);
 	make_call(c);
 	EXPECT_ORDINARY(-ETIMEDOUT, c);
 
-	call_set(c, __NR_poll, (long)&pfd, 1, 20, 0, 0);
+	call_set(c, __NR_poll, &pfd, 1, 20);
 	make_call(c);
 	EXPECT_ORDINARY(0, c);
 	EXPECT_EQ(0, pfd.revents);
 
-	call_set(c, __NR_nanosleep, (long)&soon, 0, 0, 0, 0);
+	call_set(c, __NR_nanosleep, &soon);
 	make_call(c);
 	EXPECT_ORDINARY(0, c);
 
-	call_set(c, __NR_read, ch.rd, (long)&val, 8, 0, 0);
+	call_set(c, __NR_read, ch.rd, &val, 8);
 	c->range = &self->range;
 	ASSERT_TRUE(call_start(&self->env, c));
 	ASSERT_TRUE(sm_chan_send(&ch));
@@ -401,7 +422,7 @@ TEST_F(retry, ordinary)
 
 	/* The same wait from elsewhere, and of a thread without a range */
 	for (int i = 0; i < 2; i++) {
-		call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
+		call_set(c, __NR_futex, self->futex, FUTEX_WAIT);
 		c->range = i ? NULL : &self->range;
 		c->outside = !i;
 		ASSERT_TRUE(call_start(&self->env, c));
@@ -439,12 +460,9 @@ TEST_F(retry, change)
 	int i;
 
 	for (i = 0; i < 2; i++) {
-		call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
+		call_set(c, __NR_futex, self->futex, FUTEX_WAIT);
 		c->range = i ? NULL : &self->range;
-		sm_rebase(&self->env);
-		ASSERT_EQ(0, sm_thread(&c->thread, i ? no_range : two_ranges, c));
-		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-		ASSERT_TRUE(sm_wait_until(call_asleep(getpid(), c)));
+		ASSERT_TRUE(call_start_by(&self->env, c, i ? no_range : two_ranges, c));
 		EXPECT_EQ(1, sm_wake(self->futex, 1, SM_SHARED));
 		ASSERT_TRUE(call_join(c));
 		if (i) {
@@ -465,8 +483,7 @@ TEST_F(retry, signals)
 
 	/* A handler ends the wait, or lets it go on. */
 	sm_handle(SIGUSR1, 0);
-	call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
-	c->range = &self->range;
+	wait_set(self);
 	ASSERT_TRUE(call_start(&self->env, c));
 	ASSERT_EQ(0, sm_tgkill(getpid(), c->tid, SIGUSR1));
 	ASSERT_TRUE(call_join(c));
@@ -477,7 +494,7 @@ TEST_F(retry, signals)
 	sm_rebase(&self->env);
 	ASSERT_EQ(0, sm_tgkill(getpid(), c->tid, SIGUSR1));
 	ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(self->futex, SM_SHARED) == 1));
+	ASSERT_TRUE(sm_wait_queued(self->futex, SM_SHARED, 1));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 0));
 	EXPECT_EQ(1, sm_wake(self->futex, 1, SM_SHARED));
 	ASSERT_TRUE(call_join(c));
@@ -486,7 +503,7 @@ TEST_F(retry, signals)
 	/* poll() ends with any handler, and is restarted after a stop. */
 	ASSERT_EQ(0, sm_chan_open(&ch, SM_PIPE));
 	pfd = (struct pollfd){ ch.rd, POLLIN, 0 };
-	call_set(c, __NR_poll, (long)&pfd, 1, -1, 0, 0);
+	call_set(c, __NR_poll, &pfd, 1, -1);
 	c->range = &self->range;
 	ASSERT_TRUE(call_start(&self->env, c));
 	ASSERT_EQ(0, sm_tgkill(getpid(), c->tid, SIGUSR1));
@@ -502,16 +519,9 @@ TEST_F(retry, killed)
 	pid_t pid;
 
 	for (i = 0; i < 2; i++) {
-		call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
-		c->range = &self->range;
-		sm_rebase(&self->env);
-		pid = SM_FORK();
-		if (!pid) {
-			make_call(c);
-			_exit(0);
-		}
-		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-		ASSERT_TRUE(sm_wait_until(call_asleep(pid, c)));
+		wait_set(self);
+		pid = call_fork(&self->env, c, 0);
+		ASSERT_LE(0, pid);
 		/* It may be on its way already when it is killed. */
 		if (i)
 			EXPECT_EQ(1, sm_wake(self->futex, 1, SM_SHARED));
@@ -539,16 +549,10 @@ TEST_F(retry, bad_address)
 	ASSERT_EQ(0, munmap(data + 4096, 4096));
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		r = range_to(bad[i]);
-		call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
+		call_set(c, __NR_futex, self->futex, FUTEX_WAIT);
 		c->range = &r;
-		sm_rebase(&self->env);
-		pid = SM_FORK();
-		if (!pid) {
-			make_call(c);
-			_exit(17);
-		}
-		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-		ASSERT_TRUE(sm_wait_until(call_asleep(pid, c)));
+		pid = call_fork(&self->env, c, 17);
+		ASSERT_LE(0, pid);
 		EXPECT_EQ(1, sm_wake(self->futex, 1, SM_SHARED));
 		ASSERT_EQ(0, sm_waitpid(pid, &status));
 		EXPECT_EQ(0, c->registered);
@@ -570,15 +574,9 @@ TEST_F(retry, fork)
 	int status;
 
 	ASSERT_EQ(0, set_range(&self->range, sizeof(self->range)));
-	call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
-	sm_rebase(&self->env);
-	pid = SM_FORK();
-	if (!pid) {
-		make_call(c);
-		_exit(0);
-	}
-	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-	ASSERT_TRUE(sm_wait_until(call_asleep(pid, c)));
+	call_set(c, __NR_futex, self->futex, FUTEX_WAIT);
+	pid = call_fork(&self->env, c, 0);
+	ASSERT_LE(0, pid);
 	EXPECT_EQ(1, sm_wake(self->futex, 1, SM_SHARED));
 	ASSERT_EQ(0, sm_waitpid(pid, &status));
 	EXPECT_ORDINARY(0, c);
@@ -590,7 +588,7 @@ TEST_F(retry, fork)
  */
 static void *wake_soon(void *arg)
 {
-	if (!sm_wait_until(sm_nr_waiters(arg, SM_SHARED) == 1))
+	if (!sm_wait_queued(arg, SM_SHARED, 1))
 		_exit(5);
 	sm_wake(arg, 1, SM_SHARED);
 	return NULL;
@@ -613,7 +611,7 @@ static int exec_child(char **argv)
 	}
 	if (strtoul(argv[2], NULL, 16) != (unsigned long)range_start)
 		return 4;
-	call_set(&c, __NR_futex, (long)&futex, FUTEX_WAIT, 0, 0, 0);
+	call_set(&c, __NR_futex, &futex, FUTEX_WAIT);
 	if (sm_thread(&thread, wake_soon, &futex))
 		return 6;
 	make_call(&c);
@@ -644,23 +642,16 @@ TEST_F(retry, traced)
 	int status;
 	pid_t pid;
 
-	call_set(c, __NR_futex, (long)self->futex, FUTEX_WAIT, 0, 0, 0);
-	c->range = &self->range;
-	sm_rebase(&self->env);
-	pid = SM_FORK();
-	if (!pid) {
-		make_call(c);
-		_exit(0);
-	}
-	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-	ASSERT_TRUE(sm_wait_until(call_asleep(pid, c)));
+	wait_set(self);
+	pid = call_fork(&self->env, c, 0);
+	ASSERT_LE(0, pid);
 	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, pid, NULL, PTRACE_O_TRACESYSGOOD));
 	ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, pid, NULL, NULL));
 	ASSERT_EQ(pid, waitpid(pid, &status, __WALL));
 	ASSERT_EQ(0, ptrace(PTRACE_SYSCALL, pid, NULL, NULL));
 	ASSERT_EQ(pid, waitpid(pid, &status, __WALL));
 	ASSERT_EQ(0, ptrace(PTRACE_SYSCALL, pid, NULL, NULL));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(self->futex, SM_SHARED) == 1));
+	ASSERT_TRUE(sm_wait_queued(self->futex, SM_SHARED, 1));
 	EXPECT_EQ(1, sm_wake(self->futex, 1, SM_SHARED));
 	ASSERT_EQ(pid, waitpid(pid, &status, __WALL));
 	ASSERT_EQ(0, ptrace(PTRACE_GETREGS, pid, NULL, &r));
@@ -685,8 +676,7 @@ static void wait_for(struct turns *t, struct call *c, uint32_t *f, uint32_t want
 	uint32_t val;
 
 	while ((val = sm_load(f)) != want) {
-		call_set(c, __NR_futex, (long)f, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, val, 0,
-			 0);
+		call_set(c, __NR_futex, f, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, val);
 		c->ret = NO_WHY;
 		c->why = NO_WHY;
 		call_in_range(c);
