@@ -6,10 +6,8 @@
  */
 #include "scenario.h"
 
-#include <net/if.h>
 #include <pty.h>
 #include <sys/inotify.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
@@ -25,25 +23,38 @@ FIXTURE(io) {
 
 SM_VARIANTS(io);
 
-/* The guest's loopback device may be down. */
-static void loopback_up(void)
-{
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
-
-	ioctl(fd, SIOCSIFFLAGS, &ifr);
-	close(fd);
-}
-
 FIXTURE_SETUP(io)
 {
-	loopback_up();
+	sm_loopback_up();
 	sm_setup(_metadata, &self->env, variant->parked);
 }
 
 FIXTURE_TEARDOWN(io)
 {
 }
+
+/* A channel of this kind, in place of the one before */
+static bool next_kind(struct __test_metadata *_metadata, struct sm_chan *c, int kind)
+{
+	sm_chan_close(c);
+	if (kind == SM_NR_KINDS)
+		return false;
+	ASSERT_EQ(0, sm_chan_open(c, kind)) {
+		TH_LOG("%s", sm_kind_names[kind]);
+	}
+	return true;
+}
+
+/* The first waiter, given the time to come back wrongly */
+static bool sleeps_on(FIXTURE_DATA(io) *self)
+{
+	sm_settle();
+	return sm_sleeps(self->w);
+}
+
+#define for_each_kind(kind, first)					\
+	for ((kind) = (first), self->c.rd = self->c.wr = -1;		\
+	     next_kind(_metadata, &self->c, kind); (kind)++)
 
 static void set_read(FIXTURE_DATA(io) *self, int i, int fd, size_t len)
 {
@@ -62,17 +73,15 @@ TEST_F(io, channels)
 	uint64_t x;
 	int kind;
 
-	for (kind = 0; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, 0) {
 		set_read(self, 0, self->c.rd, sizeof(self->buf[0]));
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0])) {
+		ASSERT_TRUE(sm_start(&self->env, self->w)) {
 			TH_LOG("%s", sm_kind_names[kind]);
 		}
 		ASSERT_TRUE(sm_chan_send(&self->c));
-		SM_JOIN(&self->w[0], 8);
+		SM_JOIN(self->w, 8);
 		memcpy(&x, self->buf[0], sizeof(x));
 		EXPECT_EQ(1, x);
-		sm_chan_close(&self->c);
 	}
 }
 
@@ -83,16 +92,14 @@ TEST_F(io, readv_parts)
 	};
 	int kind;
 
-	for (kind = SM_PIPE; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
-		sm_call(&self->w[0], __NR_readv, self->c.rd, iov, 3);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	for_each_kind(kind, SM_PIPE) {
+		sm_call(self->w, __NR_readv, self->c.rd, iov, 3);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_EQ(10, write(self->c.wr, "abcdefghij", 10));
-		SM_JOIN(&self->w[0], 10);
+		SM_JOIN(self->w, 10);
 		EXPECT_EQ(0, memcmp(self->buf[0], "abc", 3));
 		EXPECT_EQ('d', self->buf[1][0]);
 		EXPECT_EQ(0, memcmp(self->buf[2], "efghij", 6));
-		sm_chan_close(&self->c);
 	}
 }
 
@@ -108,9 +115,9 @@ TEST_F(io, fifo)
 	unlink(path);
 	ASSERT_LE(0, fd);
 	set_read(self, 0, fd, 10);
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	ASSERT_EQ(3, write(fd, "abc", 3));
-	SM_JOIN(&self->w[0], 3);
+	SM_JOIN(self->w, 3);
 	close(fd);
 }
 
@@ -122,12 +129,12 @@ TEST_F(io, timerfd)
 
 	ASSERT_LE(0, fd);
 	set_read(self, 0, fd, 8);
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	ASSERT_EQ(0, timerfd_settime(fd, 0, &its, NULL));
-	SM_JOIN(&self->w[0], 8);
+	SM_JOIN(self->w, 8);
 	memcpy(&n, self->buf[0], sizeof(n));
 	EXPECT_EQ(1, n);
-	EXPECT_LE(50 * SM_MSEC, sm_waiter_ns(&self->w[0]));
+	EXPECT_LE(50 * SM_MSEC, sm_waiter_ns(self->w));
 	close(fd);
 }
 
@@ -144,14 +151,13 @@ TEST_F(io, signalfd)
 	sigdelset(&set, SIGRTMIN + 1);
 	fd = signalfd(-1, &set, SFD_CLOEXEC);
 	ASSERT_LE(0, fd);
-	sm_call(&self->w[0], __NR_read, fd, &info, sizeof(info));
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	sm_call(self->w, __NR_read, fd, &info, sizeof(info));
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	/* One that it does not read wakes it for nothing. */
 	ASSERT_EQ(0, sigqueue(getpid(), SIGRTMIN + 1, (union sigval) { .sival_int = 1 }));
-	sm_settle();
-	ASSERT_TRUE(sm_sleeps(&self->w[0]));
+	ASSERT_TRUE(sleeps_on(self));
 	ASSERT_EQ(0, sigqueue(getpid(), SIGRTMIN, (union sigval) { .sival_int = 42 }));
-	SM_JOIN(&self->w[0], sizeof(info));
+	SM_JOIN(self->w, sizeof(info));
 	EXPECT_EQ(SIGRTMIN, (int)info.ssi_signo);
 	EXPECT_EQ(42, info.ssi_int);
 	close(fd);
@@ -167,10 +173,10 @@ TEST_F(io, inotify)
 	fd = inotify_init1(IN_CLOEXEC);
 	ASSERT_LE(0, inotify_add_watch(fd, dir, IN_CREATE));
 	set_read(self, 0, fd, sizeof(self->buf[0]));
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	snprintf(path, sizeof(path), "%s/x", dir);
 	file = open(path, O_CREAT | O_RDWR, 0600);
-	SM_JOIN(&self->w[0], sizeof(*ev) + 16);
+	SM_JOIN(self->w, sizeof(*ev) + 16);
 	EXPECT_EQ(IN_CREATE, (int)ev->mask);
 	EXPECT_STREQ("x", ev->name);
 	close(file);
@@ -187,33 +193,32 @@ TEST_F(io, terminal)
 	ASSERT_EQ(0, openpty(&m, &s, NULL, NULL, NULL));
 	/* By lines: half of one does not end the read. */
 	set_read(self, 0, s, sizeof(self->buf[0]));
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	ASSERT_EQ(2, write(m, "ab", 2));
-	sm_settle();
-	ASSERT_TRUE(sm_sleeps(&self->w[0]));
+	ASSERT_TRUE(sleeps_on(self));
 	ASSERT_EQ(2, write(m, "c\n", 2));
-	SM_JOIN(&self->w[0], 4);
+	SM_JOIN(self->w, 4);
 	EXPECT_EQ(0, memcmp(self->buf[0], "abc\n", 4));
 
 	/* By characters, then by time */
 	ASSERT_EQ(0, tcgetattr(s, &tio));
 	cfmakeraw(&tio);
 	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	ASSERT_EQ(1, write(m, "x", 1));
-	SM_JOIN(&self->w[0], 1);
+	SM_JOIN(self->w, 1);
 	tio.c_cc[VMIN] = 0;
 	tio.c_cc[VTIME] = 2;
 	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
-	ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
-	SM_JOIN(&self->w[0], 0);
-	EXPECT_LE(150 * SM_MSEC, sm_waiter_ns(&self->w[0]));
+	ASSERT_EQ(0, sm_waiter_run(self->w));
+	SM_JOIN(self->w, 0);
+	EXPECT_LE(150 * SM_MSEC, sm_waiter_ns(self->w));
 
 	/* The other side goes away. */
 	tio.c_cc[VMIN] = 1;
 	tio.c_cc[VTIME] = 0;
 	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	close(m);
 	ASSERT_TRUE(sm_waiter_join(&self->w[0]));
 	EXPECT_TRUE(!self->w[0].ret || self->w[0].ret == -EIO);
@@ -247,18 +252,18 @@ TEST_F(io, datagram_address)
 	ASSERT_LE(0, r);
 	ASSERT_LE(0, s);
 	memset(&got, 0, sizeof(got));
-	sm_call(&self->w[0], __NR_recvfrom, r, self->buf[0], 64, 0, &got, &len);
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	sm_call(self->w, __NR_recvfrom, r, self->buf[0], 64, 0, &got, &len);
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	ASSERT_EQ(5, sendto(s, "hello", 5, 0, (void *)&to, sizeof(to)));
-	SM_JOIN(&self->w[0], 5);
+	SM_JOIN(self->w, 5);
 	EXPECT_EQ(from.sin_port, got.sin_port);
 	EXPECT_EQ(sizeof(got), len);
 
 	memset(&got, 0, sizeof(got));
-	sm_call(&self->w[0], __NR_recvmsg, r, &msg);
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	sm_call(self->w, __NR_recvmsg, r, &msg);
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	ASSERT_EQ(5, sendto(s, "world", 5, 0, (void *)&to, sizeof(to)));
-	SM_JOIN(&self->w[0], 2);
+	SM_JOIN(self->w, 2);
 	EXPECT_EQ(from.sin_port, got.sin_port);
 	EXPECT_TRUE(msg.msg_flags & MSG_TRUNC);
 	close(r);
@@ -288,14 +293,14 @@ TEST_F(io, control_data)
 		ASSERT_EQ(0, socketpair(AF_UNIX, types[i], 0, sv));
 		ASSERT_EQ(0, pipe(p));
 		in.msg_controllen = sizeof(rbuf);
-		sm_call(&self->w[0], __NR_recvmsg, sv[0], &in);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		sm_call(self->w, __NR_recvmsg, sv[0], &in);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
 		c->cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(c), &p[1], sizeof(int));
 		ASSERT_EQ(1, sendmsg(sv[1], &out, 0));
-		SM_JOIN(&self->w[0], 1);
+		SM_JOIN(self->w, 1);
 		ASSERT_EQ(CMSG_LEN(sizeof(int)), CMSG_FIRSTHDR(&in)->cmsg_len);
 		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&in)), sizeof(int));
 		ASSERT_EQ(1, write(fd, "y", 1));
@@ -314,21 +319,19 @@ TEST_F(io, end_of_file)
 {
 	int kind;
 
-	for (kind = SM_PIPE; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, SM_PIPE) {
 		set_read(self, 0, self->c.rd, 8);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		close(self->c.wr);
-		SM_JOIN(&self->w[0], 0);
-		close(self->c.rd);
+		SM_JOIN(self->w, 0);
 		if (kind == SM_PIPE)
 			continue;
+		close(self->c.rd);
 		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
 		set_recv(self, 0, self->c.rd, 8, 0);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_EQ(0, shutdown(self->c.rd, SHUT_RD));
-		SM_JOIN(&self->w[0], 0);
-		sm_chan_close(&self->c);
+		SM_JOIN(self->w, 0);
 	}
 }
 
@@ -336,23 +339,20 @@ TEST_F(io, signals)
 {
 	int kind;
 
-	for (kind = 0; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, 0) {
 		set_read(self, 0, self->c.rd, 8);
 		sm_handle(SIGUSR1, 0);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
-		SM_JOIN(&self->w[0], -EINTR);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
+		SM_EXPECT_INTERRUPTED(self->w, SIGUSR1);
 		EXPECT_EQ(1, sm_load(&sm_handled));
 
 		sm_handle(SIGUSR1, SA_RESTART);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
+		ASSERT_EQ(0, sm_signal(self->w, SIGUSR1));
 		ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
-		ASSERT_TRUE(sm_sleeps(&self->w[0]));
+		ASSERT_TRUE(sm_sleeps(self->w));
 		ASSERT_TRUE(sm_chan_send(&self->c));
-		SM_JOIN(&self->w[0], 8);
-		sm_chan_close(&self->c);
+		SM_JOIN(self->w, 8);
 	}
 }
 
@@ -361,18 +361,16 @@ TEST_F(io, receive_timeout)
 	struct timeval tv;
 	int kind;
 
-	for (kind = SM_UNIX; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, SM_UNIX) {
 		tv = sm_soon_tv();
 		ASSERT_EQ(0,
 			  setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv,
 				     sizeof(tv)));
 		set_read(self, 0, self->c.rd, 8);
 		sm_rebase(&self->env);
-		ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
-		SM_JOIN(&self->w[0], -EAGAIN);
-		EXPECT_LE(sm_soon_ns(), sm_waiter_ns(&self->w[0]) + SM_TICK);
-		EXPECT_GE(sm_soon_ns() + sm_late_ns(), sm_waiter_ns(&self->w[0]));
+		ASSERT_EQ(0, sm_waiter_run(self->w));
+		SM_JOIN(self->w, -EAGAIN);
+		SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_TICK);
 		SM_EXPECT_PARKS(&self->env, 1);
 
 		/* No restart after a handler, and data in time */
@@ -381,13 +379,11 @@ TEST_F(io, receive_timeout)
 			  setsockopt(self->c.rd, SOL_SOCKET, SO_RCVTIMEO, &tv,
 				     sizeof(tv)));
 		sm_handle(SIGUSR1, SA_RESTART);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
-		SM_JOIN(&self->w[0], -EINTR);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
+		SM_EXPECT_INTERRUPTED(self->w, SIGUSR1);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_TRUE(sm_chan_send(&self->c));
-		SM_JOIN(&self->w[0], 8);
-		sm_chan_close(&self->c);
+		SM_JOIN(self->w, 8);
 	}
 }
 
@@ -398,10 +394,10 @@ TEST_F(io, accept_timeout)
 	int l = sm_tcp_listen(&sin);
 
 	ASSERT_EQ(0, setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)));
-	sm_call(&self->w[0], __NR_accept4, l, 0, 0, SOCK_CLOEXEC);
-	ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
-	SM_JOIN(&self->w[0], -EAGAIN);
-	EXPECT_LE(sm_soon_ns(), sm_waiter_ns(&self->w[0]) + SM_TICK);
+	sm_call(self->w, __NR_accept4, l, 0, 0, SOCK_CLOEXEC);
+	ASSERT_EQ(0, sm_waiter_run(self->w));
+	SM_JOIN(self->w, -EAGAIN);
+	SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_TICK);
 	SM_EXPECT_PARKS(&self->env, 1);
 	close(l);
 }
@@ -410,27 +406,24 @@ TEST_F(io, wait_all)
 {
 	int i, kind;
 
-	for (kind = SM_UNIX; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, SM_UNIX) {
 		set_recv(self, 0, self->c.rd, 10, MSG_WAITALL);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		for (i = 0; i < 10; i++) {
-			ASSERT_TRUE(sm_sleeps(&self->w[0]));
+			ASSERT_TRUE(sm_sleeps(self->w));
 			ASSERT_EQ(1, write(self->c.wr, &"0123456789"[i], 1));
 		}
-		SM_JOIN(&self->w[0], 10);
+		SM_JOIN(self->w, 10);
 		EXPECT_EQ(0, memcmp(self->buf[0], "0123456789", 10));
 
 		/* Interrupted half-way it returns what it has. */
 		sm_handle(SIGUSR1, 0);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_EQ(4, write(self->c.wr, "abcd", 4));
-		sm_settle();
-		ASSERT_TRUE(sm_sleeps(&self->w[0]));
-		ASSERT_EQ(0, pthread_kill(self->w[0].thread, SIGUSR1));
-		SM_JOIN(&self->w[0], 4);
+		ASSERT_TRUE(sleeps_on(self));
+		ASSERT_EQ(0, sm_signal(self->w, SIGUSR1));
+		SM_JOIN(self->w, 4);
 		EXPECT_EQ(0, memcmp(self->buf[0], "abcd", 4));
-		sm_chan_close(&self->c);
 	}
 }
 
@@ -441,12 +434,11 @@ TEST_F(io, low_water)
 	ASSERT_EQ(0, sm_chan_open(&self->c, SM_TCP));
 	ASSERT_EQ(0, setsockopt(self->c.rd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof(n)));
 	set_recv(self, 0, self->c.rd, 10, 0);
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	ASSERT_EQ(3, write(self->c.wr, "abc", 3));
-	sm_settle();
-	ASSERT_TRUE(sm_sleeps(&self->w[0]));
+	ASSERT_TRUE(sleeps_on(self));
 	ASSERT_EQ(3, write(self->c.wr, "def", 3));
-	SM_JOIN(&self->w[0], 6);
+	SM_JOIN(self->w, 6);
 	EXPECT_EQ(0, memcmp(self->buf[0], "abcdef", 6));
 	sm_chan_close(&self->c);
 }
@@ -455,16 +447,14 @@ TEST_F(io, peek)
 {
 	int kind;
 
-	for (kind = SM_UNIX; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, SM_UNIX) {
 		set_recv(self, 0, self->c.rd, 8, MSG_PEEK);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_TRUE(sm_chan_send(&self->c));
-		SM_JOIN(&self->w[0], 8);
+		SM_JOIN(self->w, 8);
 		EXPECT_TRUE(sm_chan_take(&self->c));
 		EXPECT_EQ(-1, recv(self->c.rd, self->buf[0], 8, MSG_DONTWAIT));
 		EXPECT_EQ(EAGAIN, errno);
-		sm_chan_close(&self->c);
 	}
 }
 
@@ -473,22 +463,17 @@ TEST_F(io, nonblock_meanwhile)
 {
 	int kind;
 
-	for (kind = 0; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, 0) {
 		set_read(self, 0, self->c.rd, 8);
 		set_read(self, 1, self->c.rd, 8);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_TRUE(sm_start(&self->env, &self->w[1]));
 		sm_nonblock(self->c.rd, true);
 		/* One of them is woken, or both, and one finds nothing. */
 		ASSERT_TRUE(sm_chan_send(&self->c));
-		ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, 2)));
-		sm_settle();
-		EXPECT_EQ(1, sm_nr_done(self->w, 2));
+		SM_ASSERT_DONE(self->w, 2, 1);
 		ASSERT_TRUE(sm_chan_send(&self->c));
-		SM_JOIN(&self->w[0], 8);
-		SM_JOIN(&self->w[1], 8);
-		sm_chan_close(&self->c);
+		SM_JOIN_ALL(self->w, 2, 8);
 	}
 }
 
@@ -498,22 +483,19 @@ TEST_F(io, closed_meanwhile)
 	struct sm_chan other;
 	int kind, fd;
 
-	for (kind = 0; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, 0) {
 		fd = dup(self->c.rd);
 		set_read(self, 0, fd, 8);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_EQ(0, sm_chan_open(&other, SM_PIPE));
 		ASSERT_EQ(fd, dup2(other.rd, fd));
 		ASSERT_TRUE(sm_chan_send(&other));
-		sm_settle();
-		ASSERT_TRUE(sm_sleeps(&self->w[0]));
+		ASSERT_TRUE(sleeps_on(self));
 		close(fd);
 		ASSERT_TRUE(sm_chan_send(&self->c));
-		SM_JOIN(&self->w[0], 8);
+		SM_JOIN(self->w, 8);
 		EXPECT_TRUE(sm_chan_take(&other));
 		sm_chan_close(&other);
-		sm_chan_close(&self->c);
 	}
 }
 
@@ -521,13 +503,11 @@ TEST_F(io, bad_buffer)
 {
 	int kind;
 
-	for (kind = 0; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
-		sm_call(&self->w[0], __NR_read, self->c.rd, 8, 8);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	for_each_kind(kind, 0) {
+		sm_call(self->w, __NR_read, self->c.rd, 8, 8);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_TRUE(sm_chan_send(&self->c));
-		SM_JOIN(&self->w[0], -EFAULT);
-		sm_chan_close(&self->c);
+		SM_JOIN(self->w, -EFAULT);
 	}
 }
 
@@ -536,8 +516,7 @@ TEST_F(io, stop_and_continue)
 	int status, kind;
 	pid_t pid;
 
-	for (kind = 0; kind < SM_NR_KINDS; kind++) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
+	for_each_kind(kind, 0) {
 		sm_rebase(&self->env);
 		pid = fork();
 		if (!pid)
@@ -552,7 +531,6 @@ TEST_F(io, stop_and_continue)
 		ASSERT_TRUE(sm_chan_send(&self->c));
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		EXPECT_EQ(0, status);
-		sm_chan_close(&self->c);
 	}
 }
 
@@ -587,9 +565,7 @@ TEST_F(io, accept_one)
 				   0);
 			ASSERT_EQ(0, unx ? connect(s, (void *)&sun, sizeof(sun)) :
 					   connect(s, (void *)&sin, sizeof(sin)));
-			ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NW) >= k));
-			sm_settle();
-			EXPECT_EQ(k, sm_nr_done(self->w, NW));
+			SM_ASSERT_DONE(self->w, NW, k);
 			close(s);
 		}
 		for (i = 0; i < NW; i++) {
@@ -631,11 +607,11 @@ TEST_F(io, chosen_one_interrupted)
 			ASSERT_TRUE(sm_start(&self->env, &self->w[i]));
 		}
 		if (round & 1) {
-			pthread_kill(self->w[0].thread, SIGUSR1);
+			sm_signal(self->w, SIGUSR1);
 			ASSERT_EQ(1, sendto(s, "x", 1, 0, (void *)&to, sizeof(to)));
 		} else {
 			ASSERT_EQ(1, sendto(s, "x", 1, 0, (void *)&to, sizeof(to)));
-			pthread_kill(self->w[0].thread, SIGUSR1);
+			sm_signal(self->w, SIGUSR1);
 		}
 		/* Either has the datagram, and nobody sleeps while it is there. */
 		ASSERT_TRUE(sm_waiter_done(&self->w[0]));

@@ -4,13 +4,9 @@
  * does not: each byte arrives, once and in order.
  */
 #include "scenario.h"
-#include <net/if.h>
-#include <sys/ioctl.h>
 
 #define NW	4
 #define BIG	(1 << 17)
-
-static const int room_kinds[] = { SM_PIPE, SM_UNIX, SM_TCP };
 
 FIXTURE(room) {
 	struct sm_env env;
@@ -27,11 +23,7 @@ SM_VARIANTS(room);
 
 FIXTURE_SETUP(room)
 {
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
-
-	ioctl(fd, SIOCSIFFLAGS, &ifr);
-	close(fd);
+	sm_loopback_up();
 	signal(SIGPIPE, SIG_IGN);
 	sm_setup(_metadata, &self->env, variant->parked);
 	self->val = 0x0807060504030201;
@@ -110,8 +102,17 @@ do {									\
 	}								\
 } while (0)
 
-#define for_each_kind(i)						\
-	for ((i) = 0; (i) < ARRAY_SIZE(room_kinds); (i)++)
+/* What is in there is read, what waits is written and read, too. */
+#define ROOM_DRAIN()							\
+do {									\
+	ASSERT_TRUE(drain(self, self->filled));				\
+	SM_JOIN(self->w, 8);						\
+	EXPECT_TRUE(take_val(self));					\
+	sm_chan_close(&self->c);					\
+} while (0)
+
+#define for_each_kind(kind)						\
+	for ((kind) = SM_PIPE; (kind) < SM_NR_KINDS; (kind)++)
 
 static void set_write(FIXTURE_DATA(room) *self, int i)
 {
@@ -122,50 +123,44 @@ static void set_write(FIXTURE_DATA(room) *self, int i)
 
 TEST_F(room, write)
 {
-	int i;
+	int kind;
 
-	for_each_kind(i) {
-		ROOM_OPEN(room_kinds[i]);
+	for_each_kind(kind) {
+		ROOM_OPEN(kind);
 		set_write(self, 0);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0])) {
-			TH_LOG("%s", sm_kind_names[room_kinds[i]]);
+		ASSERT_TRUE(sm_start(&self->env, self->w)) {
+			TH_LOG("%s", sm_kind_names[kind]);
 		}
-		ASSERT_TRUE(drain(self, self->filled));
-		SM_JOIN(&self->w[0], 8);
-		EXPECT_TRUE(take_val(self));
 		SM_EXPECT_PARKS(&self->env, 1);
-		sm_chan_close(&self->c);
+		ROOM_DRAIN();
 	}
 }
 
 TEST_F(room, forms)
 {
-	int i, form;
+	int kind, form;
 
 	self->iov[0] = (struct iovec) { &self->val, 3 };
 	self->iov[1] = (struct iovec) { (char *)&self->val + 3, 5 };
 	self->msg = (struct msghdr) { .msg_iov = self->iov, .msg_iovlen = 2 };
-	for_each_kind(i) {
+	for_each_kind(kind) {
 		for (form = 0; form < 3; form++) {
-			if (form && room_kinds[i] == SM_PIPE)
+			if (form && kind == SM_PIPE)
 				continue;
-			ROOM_OPEN(room_kinds[i]);
+			ROOM_OPEN(kind);
 			if (form == 0)
-				sm_call(&self->w[0], __NR_writev, self->c.wr, self->iov,
+				sm_call(self->w, __NR_writev, self->c.wr, self->iov,
 					2);
 			else if (form == 1)
-				sm_call(&self->w[0], __NR_sendto, self->c.wr, &self->val,
+				sm_call(self->w, __NR_sendto, self->c.wr, &self->val,
 					8);
 			else
-				sm_call(&self->w[0], __NR_sendmsg, self->c.wr,
+				sm_call(self->w, __NR_sendmsg, self->c.wr,
 					&self->msg);
-			ASSERT_TRUE(sm_start(&self->env, &self->w[0])) {
-				TH_LOG("%s, form %d", sm_kind_names[room_kinds[i]], form);
+			ASSERT_TRUE(sm_start(&self->env, self->w)) {
+				TH_LOG("%s, form %d", sm_kind_names[kind], form);
 			}
-			ASSERT_TRUE(drain(self, self->filled));
-			SM_JOIN(&self->w[0], 8);
-			EXPECT_TRUE(take_val(self));
-			sm_chan_close(&self->c);
+			ROOM_DRAIN();
 		}
 	}
 }
@@ -175,14 +170,14 @@ TEST_F(room, big)
 {
 	unsigned char buf[5000];
 	long n, got, k;
-	int i;
+	int kind;
 
 	for (n = 0; n < BIG; n++)
 		self->big[n] = n % 251;
-	for_each_kind(i) {
-		ROOM_OPEN(room_kinds[i]);
-		sm_call(&self->w[0], __NR_write, self->c.wr, self->big, BIG);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	for_each_kind(kind) {
+		ROOM_OPEN(kind);
+		sm_call(self->w, __NR_write, self->c.wr, self->big, BIG);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		ASSERT_TRUE(drain(self, self->filled));
 		for (n = 0; n < BIG; n += got) {
 			got = read(self->c.rd, buf, sizeof(buf));
@@ -190,11 +185,11 @@ TEST_F(room, big)
 			for (k = 0; k < got; k++)
 				ASSERT_EQ((n + k) % 251, buf[k]) {
 					TH_LOG("%s: byte %ld",
-					       sm_kind_names[room_kinds[i]], n + k);
+					       sm_kind_names[kind], n + k);
 				}
 		}
 		EXPECT_EQ(BIG, n);
-		SM_JOIN(&self->w[0], BIG);
+		SM_JOIN(self->w, BIG);
 		sm_chan_close(&self->c);
 	}
 }
@@ -202,20 +197,19 @@ TEST_F(room, big)
 TEST_F(room, timeout)
 {
 	struct timeval tv = sm_soon_tv();
-	int i;
+	int kind;
 
-	for_each_kind(i) {
-		if (room_kinds[i] == SM_PIPE)
+	for_each_kind(kind) {
+		if (kind == SM_PIPE)
 			continue;
-		ROOM_OPEN(room_kinds[i]);
+		ROOM_OPEN(kind);
 		ASSERT_EQ(0, setsockopt(self->c.wr, SOL_SOCKET, SO_SNDTIMEO, &tv,
 					sizeof(tv)));
 		sm_rebase(&self->env);
 		set_write(self, 0);
-		ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
-		SM_JOIN(&self->w[0], -EAGAIN);
-		EXPECT_LE(sm_soon_ns(), sm_waiter_ns(&self->w[0]) + SM_TICK);
-		EXPECT_GE(sm_soon_ns() + sm_late_ns(), sm_waiter_ns(&self->w[0]));
+		ASSERT_EQ(0, sm_waiter_run(self->w));
+		SM_JOIN(self->w, -EAGAIN);
+		SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_TICK);
 		SM_EXPECT_PARKS(&self->env, 1);
 		ASSERT_TRUE(drain(self, self->filled));
 		sm_chan_close(&self->c);
@@ -226,12 +220,12 @@ TEST_F(room, timeout)
 TEST_F(room, nonblock)
 {
 	struct sm_stats st;
-	int i;
+	int kind;
 
-	for_each_kind(i) {
-		ROOM_OPEN(room_kinds[i]);
+	for_each_kind(kind) {
+		ROOM_OPEN(kind);
 		sm_rebase(&self->env);
-		if (room_kinds[i] == SM_PIPE) {
+		if (kind == SM_PIPE) {
 			sm_nonblock(self->c.wr, true);
 			EXPECT_EQ(-1, write(self->c.wr, &self->val, 8));
 		} else {
@@ -249,27 +243,24 @@ TEST_F(room, nonblock)
 
 TEST_F(room, signals)
 {
-	int i, restart;
+	int kind, restart;
 
-	for_each_kind(i) {
+	for_each_kind(kind) {
 		for (restart = 0; restart < 2; restart++) {
-			ROOM_OPEN(room_kinds[i]);
+			ROOM_OPEN(kind);
 			sm_handle(SIGUSR1, restart ? SA_RESTART : 0);
 			set_write(self, 0);
-			ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-			ASSERT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
+			ASSERT_TRUE(sm_start(&self->env, self->w));
+			ASSERT_EQ(0, sm_signal(self->w, SIGUSR1));
 			ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
 			if (!restart) {
-				SM_JOIN(&self->w[0], -EINTR);
+				SM_JOIN(self->w, -EINTR);
 				ASSERT_TRUE(drain(self, self->filled));
 				sm_chan_close(&self->c);
 				continue;
 			}
 			ASSERT_TRUE(sm_asleep(&self->env, self->w, 1));
-			ASSERT_TRUE(drain(self, self->filled));
-			SM_JOIN(&self->w[0], 8);
-			EXPECT_TRUE(take_val(self));
-			sm_chan_close(&self->c);
+			ROOM_DRAIN();
 		}
 	}
 }
@@ -277,14 +268,14 @@ TEST_F(room, signals)
 /* Nobody is going to read. */
 TEST_F(room, reader_leaves)
 {
-	int i;
+	int kind;
 
-	for_each_kind(i) {
-		ROOM_OPEN(room_kinds[i]);
+	for_each_kind(kind) {
+		ROOM_OPEN(kind);
 		set_write(self, 0);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+		ASSERT_TRUE(sm_start(&self->env, self->w));
 		close(self->c.rd);
-		SM_JOIN(&self->w[0], room_kinds[i] == SM_PIPE ? -EPIPE : -ECONNRESET);
+		SM_JOIN(self->w, kind == SM_PIPE ? -EPIPE : -ECONNRESET);
 		close(self->c.wr);
 	}
 }
@@ -295,12 +286,9 @@ TEST_F(room, pipe_writers)
 	int i;
 
 	ROOM_OPEN(SM_PIPE);
-	sm_rebase(&self->env);
-	for (i = 0; i < NW; i++) {
+	for (i = 0; i < NW; i++)
 		set_write(self, i);
-		ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
-	}
-	ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
+	ASSERT_TRUE(sm_start_all(&self->env, self->w, NW));
 	/* One page is room for one at least. */
 	for (i = 0; i < NW; i++) {
 		ASSERT_TRUE(drain(self, 4096));
@@ -341,13 +329,13 @@ TEST_F_TIMEOUT(room, account, 120)
 	uint32_t seq[NW];
 	long n, k, total;
 	uint64_t seed = 4711;
-	int small = 4096, i, j;
+	int small = 4096, kind, j;
 
-	for_each_kind(i) {
-		ASSERT_EQ(0, sm_chan_open(&self->c, room_kinds[i]));
+	for_each_kind(kind) {
+		ASSERT_EQ(0, sm_chan_open(&self->c, kind));
 		setsockopt(self->c.wr, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
 		setsockopt(self->c.rd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
-		if (room_kinds[i] == SM_PIPE)
+		if (kind == SM_PIPE)
 			fcntl(self->c.wr, F_SETPIPE_SZ, 4096);
 		sm_rebase(&self->env);
 		memset(seq, 0, sizeof(seq));

@@ -7,6 +7,8 @@
 #define STACKMUX_SCENARIO_H
 
 #include "calls.h"
+#include <net/if.h>
+#include <sys/ioctl.h>
 
 /* -------------------------------------------------------- fixtures and main() */
 
@@ -104,6 +106,16 @@ do {									\
 } while (0)
 
 /* ------------------------------------------------------------------- settings */
+
+/* The guest's loopback device may be down. */
+static inline void sm_loopback_up(void)
+{
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	ioctl(fd, SIOCSIFFLAGS, &ifr);
+	close(fd);
+}
 
 static inline int sm_shrink(void)
 {
