@@ -52,15 +52,16 @@ SM_FIXTURE(ipc);
 struct kind {
 	const char *name;
 	int (*open)(FIXTURE_DATA(ipc) *self);	/* from now on the call has to wait */
-	void (*close)(FIXTURE_DATA(ipc) *self);
+	int (*close)(FIXTURE_DATA(ipc) *self);
 	void (*set)(FIXTURE_DATA(ipc) *self, int i);	/* waiter @i */
 	int (*event)(FIXTURE_DATA(ipc) *self);	/* one waiter goes on */
 	bool (*right)(FIXTURE_DATA(ipc) *self, int i);	/* has it got the right thing? */
 	long result;
 	int (*remove)(FIXTURE_DATA(ipc) *self);	/* what it waits for is gone */
 	long removed;
-	void (*set_time)(FIXTURE_DATA(ipc) *self, int i,
-			 int64_t ns);	/* with a time-out */
+	int time_arg;			/* where a time-out is among its arguments, or 0 */
+	long time_nr;			/* of the call that has one, if it is another */
+	bool absolute;			/* the time, which is that of the real-time clock */
 	long timed_out;
 	bool restarts;			/* after a signal, with SA_RESTART */
 	bool inherited;			/* a child can wait for it */
@@ -77,11 +78,6 @@ static int msg_open(FIXTURE_DATA(ipc) *self)
 static int msg_remove(FIXTURE_DATA(ipc) *self)
 {
 	return msgctl(self->id, IPC_RMID, NULL);
-}
-
-static void msg_close(FIXTURE_DATA(ipc) *self)
-{
-	msg_remove(self);
 }
 
 static void msg_set(FIXTURE_DATA(ipc) *self, int i)
@@ -116,20 +112,9 @@ static int sem_remove(FIXTURE_DATA(ipc) *self)
 	return semctl(self->id, 0, IPC_RMID);
 }
 
-static void sem_close_(FIXTURE_DATA(ipc) *self)
-{
-	sem_remove(self);
-}
-
 static void sem_set(FIXTURE_DATA(ipc) *self, int i)
 {
 	sm_call(&self->w[i], __NR_semop, self->id, &self->sop, 1);
-}
-
-static void sem_set_time(FIXTURE_DATA(ipc) *self, int i, int64_t ns)
-{
-	self->ts = sm_ts(ns);
-	sm_call(&self->w[i], __NR_semtimedop, self->id, &self->sop, 1, &self->ts);
 }
 
 static int sem_event(FIXTURE_DATA(ipc) *self)
@@ -157,22 +142,15 @@ static int mq_open_(FIXTURE_DATA(ipc) *self)
 	return self->mq < 0 ? -1 : 0;
 }
 
-static void mq_close_(FIXTURE_DATA(ipc) *self)
+static int mq_close_(FIXTURE_DATA(ipc) *self)
 {
-	mq_close(self->mq);
+	return mq_close(self->mq);
 }
 
 static void mq_set(FIXTURE_DATA(ipc) *self, int i)
 {
 	sm_call(&self->w[i], __NR_mq_timedreceive, self->mq, self->in[i].text,
 		sizeof(TEXT));
-}
-
-static void mq_set_time(FIXTURE_DATA(ipc) *self, int i, int64_t ns)
-{
-	self->ts = sm_ts(sm_clock_ns(CLOCK_REALTIME) + ns);
-	mq_set(self, i);
-	self->w[i].arg[4] = (long)&self->ts;
 }
 
 static int mq_event(FIXTURE_DATA(ipc) *self)
@@ -195,13 +173,6 @@ static int room_open(FIXTURE_DATA(ipc) *self)
 static void room_set(FIXTURE_DATA(ipc) *self, int i)
 {
 	sm_call(&self->w[i], __NR_mq_timedsend, self->mq, TEXT, sizeof(TEXT), 5);
-}
-
-static void room_set_time(FIXTURE_DATA(ipc) *self, int i, int64_t ns)
-{
-	self->ts = sm_ts(sm_clock_ns(CLOCK_REALTIME) + ns);
-	room_set(self, i);
-	self->w[i].arg[4] = (long)&self->ts;
 }
 
 static int room_event(FIXTURE_DATA(ipc) *self)
@@ -234,23 +205,16 @@ static int aio_remove(FIXTURE_DATA(ipc) *self)
 	return syscall(__NR_io_destroy, self->aio);
 }
 
-static void aio_close(FIXTURE_DATA(ipc) *self)
+static int aio_close(FIXTURE_DATA(ipc) *self)
 {
-	aio_remove(self);
 	close(self->fd[0]);
+	return aio_remove(self);
 }
 
 static void aio_set(FIXTURE_DATA(ipc) *self, int i)
 {
 	memset(&self->event[i], 0, sizeof(self->event[i]));
 	sm_call(&self->w[i], __NR_io_getevents, self->aio, 1, 1, &self->event[i]);
-}
-
-static void aio_set_time(FIXTURE_DATA(ipc) *self, int i, int64_t ns)
-{
-	self->ts = sm_ts(ns);
-	aio_set(self, i);
-	self->w[i].arg[4] = (long)&self->ts;
 }
 
 static int aio_event(FIXTURE_DATA(ipc) *self)
@@ -289,12 +253,13 @@ static int lock_open(FIXTURE_DATA(ipc) *self)
 	return self->fd[NW] < 0 ? -1 : 0;
 }
 
-static void lock_close(FIXTURE_DATA(ipc) *self)
+static int lock_close(FIXTURE_DATA(ipc) *self)
 {
 	int i;
 
 	for (i = 0; i <= NW; i++)
 		close(self->fd[i]);
+	return 0;
 }
 
 static int flock_open(FIXTURE_DATA(ipc) *self)
@@ -345,30 +310,31 @@ static bool ofd_right(FIXTURE_DATA(ipc) *self, int i)
 
 static const struct kind kinds[] = {
 	{
-		.name = "msgrcv", .open = msg_open, .close = msg_close,
+		.name = "msgrcv", .open = msg_open, .close = msg_remove,
 		.set = msg_set, .event = msg_event, .right = msg_right,
 		.result = sizeof(TEXT), .remove = msg_remove, .removed = -EIDRM,
 		.inherited = true,
 	}, {
-		.name = "semop", .open = sem_open_, .close = sem_close_,
+		.name = "semop", .open = sem_open_, .close = sem_remove,
 		.set = sem_set, .event = sem_event, .right = sem_right,
 		.remove = sem_remove, .removed = -EIDRM,
-		.set_time = sem_set_time, .timed_out = -EAGAIN, .inherited = true,
+		.time_arg = 3, .time_nr = __NR_semtimedop, .timed_out = -EAGAIN,
+		.inherited = true,
 	}, {
 		.name = "mq_receive", .open = mq_open_, .close = mq_close_,
 		.set = mq_set, .event = mq_event, .right = mq_right,
-		.result = sizeof(TEXT), .set_time = mq_set_time,
+		.result = sizeof(TEXT), .time_arg = 4, .absolute = true,
 		.timed_out = -ETIMEDOUT, .restarts = true, .inherited = true,
 	}, {
 		.name = "mq_send", .open = room_open, .close = mq_close_,
 		.set = room_set, .event = room_event, .right = room_right,
-		.set_time = room_set_time, .timed_out = -ETIMEDOUT,
+		.time_arg = 4, .absolute = true, .timed_out = -ETIMEDOUT,
 		.restarts = true, .inherited = true,
 	}, {
 		.name = "io_getevents", .open = aio_open, .close = aio_close,
 		.set = aio_set, .event = aio_event, .right = aio_right,
 		.result = 1, .remove = aio_remove, .removed = -EINVAL,
-		.set_time = aio_set_time, .timed_out = 0,
+		.time_arg = 4, .timed_out = 0,
 	}, {
 		.name = "flock", .open = flock_open, .close = lock_close,
 		.set = flock_set, .event = flock_event, .right = flock_right,
@@ -380,13 +346,61 @@ static const struct kind kinds[] = {
 	},
 };
 
-#define for_each_kind(k)						\
-	for ((k) = kinds; (k) < kinds + ARRAY_SIZE(kinds); (k)++)
-
-#define KIND_OPEN(k)							\
-	ASSERT_EQ(0, (k)->open(self)) {					\
-		TH_LOG("%s: %s", (k)->name, strerror(errno));		\
+/* From now on the call has to wait; from the end of the loop's body it is closed. */
+static bool kind_open(struct __test_metadata *_metadata, FIXTURE_DATA(ipc) *self,
+		      const struct kind *k)
+{
+	if (k >= kinds + ARRAY_SIZE(kinds))
+		return false;
+	memset(self->w, 0, sizeof(self->w));
+	ASSERT_EQ(0, k->open(self)) {
+		TH_LOG("%s: %s", k->name, strerror(errno));
 	}
+	return true;
+}
+
+#define for_each_kind(k)						\
+	for ((k) = kinds; kind_open(_metadata, self, k); (k)->close(self), (k)++)
+
+/* Waiter @i gets what @k waits for. */
+#define EXPECT_EVENT(k, i)						\
+do {									\
+	ASSERT_EQ(0, (k)->event(self));					\
+	SM_JOIN(&self->w[i], (k)->result);				\
+	EXPECT_TRUE((k)->right(self, i)) {				\
+		TH_LOG("%s", (k)->name);				\
+	}								\
+} while (0)
+
+/* Waiter @i of this kind starts and sleeps. */
+static bool kind_start(FIXTURE_DATA(ipc) *self, const struct kind *k, int i)
+{
+	k->set(self, i);
+	return sm_start(&self->env, &self->w[i]);
+}
+
+/* All of them */
+static bool kind_start_all(FIXTURE_DATA(ipc) *self, const struct kind *k)
+{
+	int i;
+
+	for (i = 0; i < NW; i++)
+		k->set(self, i);
+	return sm_start_all(&self->env, self->w, NW);
+}
+
+/* With a time-out, if its calls have one */
+static bool kind_set_time(FIXTURE_DATA(ipc) *self, const struct kind *k, int64_t ns)
+{
+	if (!k->time_arg)
+		return false;
+	self->ts = sm_ts((k->absolute ? sm_clock_ns(CLOCK_REALTIME) : 0) + ns);
+	k->set(self, 0);
+	if (k->time_nr)
+		self->w->nr = k->time_nr;
+	self->w->arg[k->time_arg] = (long)&self->ts;
+	return true;
+}
 
 /* -------------------------------------------------------------- scenarios */
 
@@ -395,18 +409,11 @@ TEST_F(ipc, event)
 	const struct kind *k;
 
 	for_each_kind(k) {
-		KIND_OPEN(k);
-		k->set(self, 0);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0])) {
+		ASSERT_TRUE(kind_start(self, k, 0)) {
 			TH_LOG("%s", k->name);
 		}
-		ASSERT_EQ(0, k->event(self));
-		SM_JOIN(&self->w[0], k->result);
-		EXPECT_TRUE(k->right(self, 0)) {
-			TH_LOG("%s", k->name);
-		}
+		EXPECT_EVENT(k, 0);
 		SM_EXPECT_PARKS(&self->env, 1);
-		k->close(self);
 	}
 }
 
@@ -417,38 +424,26 @@ TEST_F(ipc, one_by_one)
 	int i, n;
 
 	for_each_kind(k) {
-		KIND_OPEN(k);
-		sm_rebase(&self->env);
-		for (i = 0; i < NW; i++) {
-			k->set(self, i);
-			ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
-		}
-		ASSERT_TRUE(sm_asleep(&self->env, self->w, NW)) {
+		ASSERT_TRUE(kind_start_all(self, k)) {
 			TH_LOG("%s", k->name);
 		}
 		for (n = 1; n <= NW; n++) {
 			ASSERT_EQ(0, k->event(self));
-			ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NW) == n)) {
-				TH_LOG("%s: event %d: %d done", k->name, n,
-				       sm_nr_done(self->w, NW));
+			ASSERT_TRUE(sm_wait_until(sm_nr_done(self->w, NW) >= n)) {
+				TH_LOG("%s: event %d", k->name, n);
 			}
-			sm_settle();
-			ASSERT_EQ(n, sm_nr_done(self->w, NW));
+			SM_ASSERT_DONE(self->w, NW, n);
 			for (i = 0; i < NW; i++) {
 				if (!self->w[i].done || self->w[i].data == self)
 					continue;
 				self->w[i].data = self;
-				EXPECT_EQ(k->result, self->w[i].ret);
 				EXPECT_TRUE(k->right(self, i)) {
 					TH_LOG("%s: waiter %d", k->name, i);
 				}
 			}
 		}
-		for (i = 0; i < NW; i++)
-			ASSERT_TRUE(sm_waiter_join(&self->w[i]));
-		k->close(self);
+		SM_JOIN_ALL(self->w, NW, k->result);
 		SM_EXPECT_NONE_PARKED(&self->env);
-		memset(self->w, 0, sizeof(self->w));
 	}
 }
 
@@ -458,31 +453,23 @@ TEST_F(ipc, signal)
 	const struct kind *k;
 	int restart;
 
-	for_each_kind(k) {
-		for (restart = 0; restart < 2; restart++) {
-			KIND_OPEN(k);
+	for (restart = 0; restart < 2; restart++) {
+		for_each_kind(k) {
 			sm_handle(SIGUSR1, restart ? SA_RESTART : 0);
-			k->set(self, 0);
-			ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-			ASSERT_EQ(0, sm_signal(&self->w[0], SIGUSR1));
+			ASSERT_TRUE(kind_start(self, k, 0));
+			ASSERT_EQ(0, sm_signal(self->w, SIGUSR1));
 			ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
 			if (restart && k->restarts) {
 				ASSERT_TRUE(sm_asleep(&self->env, self->w, 1)) {
 					TH_LOG("%s", k->name);
 				}
-				ASSERT_EQ(0, k->event(self));
-				SM_JOIN(&self->w[0], k->result);
-				EXPECT_TRUE(k->right(self, 0));
+				EXPECT_EVENT(k, 0);
 			} else {
-				SM_JOIN(&self->w[0], -EINTR);
+				SM_JOIN(self->w, -EINTR);
 				/* Nothing is left of it: the event is not taken. */
-				k->set(self, 1);
-				ASSERT_TRUE(sm_start(&self->env, &self->w[1]));
-				ASSERT_EQ(0, k->event(self));
-				SM_JOIN(&self->w[1], k->result);
-				EXPECT_TRUE(k->right(self, 1));
+				ASSERT_TRUE(kind_start(self, k, 1));
+				EXPECT_EVENT(k, 1);
 			}
-			k->close(self);
 		}
 	}
 }
@@ -494,16 +481,14 @@ TEST_F(ipc, timeout)
 	int64_t start, took;
 
 	for_each_kind(k) {
-		if (!k->set_time)
-			continue;
-		KIND_OPEN(k);
-		sm_rebase(&self->env);
 		/* Some times are absolute, so the thread may begin late. */
 		start = sm_now_ns();
-		k->set_time(self, 0, ns);
-		ASSERT_EQ(0, sm_waiter_run(&self->w[0]));
-		SM_JOIN(&self->w[0], k->timed_out);
-		took = self->w[0].end_ns - start;
+		if (!kind_set_time(self, k, ns))
+			continue;
+		sm_rebase(&self->env);
+		ASSERT_EQ(0, sm_waiter_run(self->w));
+		SM_JOIN(self->w, k->timed_out);
+		took = self->w->end_ns - start;
 		/* On another clock than the one they are measured by. */
 		EXPECT_LE(ns, took + SM_MSEC) {
 			TH_LOG("%s", k->name);
@@ -513,12 +498,9 @@ TEST_F(ipc, timeout)
 		}
 		SM_EXPECT_PARKS(&self->env, 1);
 		/* In time */
-		k->set_time(self, 0, 1000 * SM_SEC);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-		ASSERT_EQ(0, k->event(self));
-		SM_JOIN(&self->w[0], k->result);
-		EXPECT_TRUE(k->right(self, 0));
-		k->close(self);
+		kind_set_time(self, k, 1000 * SM_SEC);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
+		EXPECT_EVENT(k, 0);
 	}
 }
 
@@ -526,18 +508,11 @@ TEST_F(ipc, timeout)
 TEST_F(ipc, removed)
 {
 	const struct kind *k;
-	int i;
 
 	for_each_kind(k) {
 		if (!k->remove)
 			continue;
-		KIND_OPEN(k);
-		sm_rebase(&self->env);
-		for (i = 0; i < NW; i++) {
-			k->set(self, i);
-			ASSERT_EQ(0, sm_waiter_run(&self->w[i]));
-		}
-		ASSERT_TRUE(sm_asleep(&self->env, self->w, NW));
+		ASSERT_TRUE(kind_start_all(self, k));
 		ASSERT_EQ(0, k->remove(self));
 		SM_JOIN_ALL(self->w, NW, k->removed);
 		SM_EXPECT_NONE_PARKED(&self->env);
@@ -547,31 +522,25 @@ TEST_F(ipc, removed)
 /* Killed, stopped, and left by a process that exits */
 TEST_F_TIMEOUT(ipc, ends, 60)
 {
+	struct sm_child *c = sm_shared_alloc(sizeof(*c));
 	const struct kind *k;
-	struct sm_child *c;
 	int i;
 
-	c = sm_shared_alloc(sizeof(*c));
 	ASSERT_NE(NULL, c);
+	sm_handle(SIGUSR1, 0);
 	for_each_kind(k) {
 		if (!k->inherited)
 			continue;
-		KIND_OPEN(k);
 		memset(c, 0, sizeof(*c));
-		memset(self->w, 0, sizeof(self->w));
 		c->nr = NW;
 		for (i = 0; i < NW; i++) {
 			k->set(self, i);
 			c->w[i] = self->w[i];
 		}
-		sm_handle(SIGUSR1, 0);
 		sm_child_ends(_metadata, &self->env, c, SIGUSR1);
 		/* Nobody has taken the event. */
-		k->set(self, 0);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-		ASSERT_EQ(0, k->event(self));
-		SM_JOIN(&self->w[0], k->result);
-		k->close(self);
+		ASSERT_TRUE(kind_start(self, k, 0));
+		EXPECT_EVENT(k, 0);
 	}
 }
 
@@ -586,20 +555,20 @@ TEST_F(ipc, semop_many)
 		sops[i] = (struct sembuf) { .sem_num = i % 2, .sem_op = -1,
 					    .sem_flg = SEM_UNDO };
 	ASSERT_EQ(0, semctl(self->id, 0, SETVAL, 10));
-	sm_call(&self->w[0], __NR_semop, self->id, sops, 8);
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	sm_call(self->w, __NR_semop, self->id, sops, 8);
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	/* The operations were read once. */
 	for (i = 0; i < 8; i++)
 		sops[i].sem_op = 99;
 	for (i = 0; i < 4; i++) {
 		EXPECT_EQ(10, semctl(self->id, 0, GETVAL));
-		EXPECT_EQ(0, sm_load(&self->w[0].done));
+		EXPECT_EQ(0, sm_load(&self->w->done));
 		ASSERT_EQ(0, semop(self->id, &up, 1));
 	}
-	SM_JOIN(&self->w[0], 0);
+	SM_JOIN(self->w, 0);
 	EXPECT_EQ(6, semctl(self->id, 0, GETVAL));
 	EXPECT_EQ(0, semctl(self->id, 1, GETVAL));
-	sem_close_(self);
+	sem_remove(self);
 }
 
 /* Only messages of the type that is waited for, and none that is too long */
@@ -608,17 +577,34 @@ TEST_F(ipc, msgrcv_type)
 	struct message m = { .type = 3, .text = TEXT };
 
 	ASSERT_EQ(0, msg_open(self));
-	sm_call(&self->w[0], __NR_msgrcv, self->id, &self->in[0], 4, 5);
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	sm_call(self->w, __NR_msgrcv, self->id, &self->in[0], 4, 5);
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	ASSERT_EQ(0, msgsnd(self->id, &m, 4, 0));
 	sm_settle();
-	EXPECT_EQ(0, sm_load(&self->w[0].done));
+	EXPECT_EQ(0, sm_load(&self->w->done));
 	m.type = 5;
 	ASSERT_EQ(0, msgsnd(self->id, &m, 8, 0));
-	SM_JOIN(&self->w[0], -E2BIG);
+	SM_JOIN(self->w, -E2BIG);
 	/* It is still there, for those that take a part of it. */
 	EXPECT_EQ(4, msgrcv(self->id, &self->in[0], 4, 5, MSG_NOERROR));
-	msg_close(self);
+	msg_remove(self);
+}
+
+/*
+ * A child that has the lock at @start, until *@cmd is 3. Then it ends, or wants the
+ * lock at 0 as well, and is told that it would wait for ever.
+ */
+static void lock_child(FIXTURE_DATA(ipc) *self, uint32_t *cmd, long start, bool more)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_start = start, .l_len = more };
+
+	if (!more)
+		sm_disable();
+	sm_store(cmd, fcntl(self->fd[0], F_SETLK, &fl) ? 2 : 1);
+	while (sm_load(cmd) == 1)
+		sm_sleep_ms(1);
+	fl.l_start = 0;
+	_exit(more && (!fcntl(self->fd[0], F_SETLKW, &fl) || errno != EDEADLK));
 }
 
 /* A lock of a process that ends is free, and a close() by another thread wins. */
@@ -626,29 +612,24 @@ TEST_F(ipc, setlkw)
 {
 	struct flock fl = { .l_type = F_WRLCK };
 	uint32_t *cmd = sm_shared_alloc(4096);
-	int round, status;
+	int closed;
 	pid_t pid;
 
 	ASSERT_NE(NULL, cmd);
-	for (round = 0; round < 2; round++) {
+	for (closed = 0; closed < 2; closed++) {
 		ASSERT_EQ(0, lock_open(self));
 		sm_store(cmd, 0);
 		pid = SM_FORK();
-		if (!pid) {
-			sm_disable();
-			sm_store(cmd, fcntl(self->fd[0], F_SETLK, &fl) ? 2 : 1);
-			while (sm_load(cmd) == 1)
-				sm_sleep_ms(1);
-			_exit(0);
-		}
+		if (!pid)
+			lock_child(self, cmd, 0, false);
 		ASSERT_TRUE(sm_wait_until(sm_load(cmd) == 1));
-		sm_call(&self->w[0], __NR_fcntl, self->fd[1], F_SETLKW, &fl);
-		ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
-		if (round)
+		sm_call(self->w, __NR_fcntl, self->fd[1], F_SETLKW, &fl);
+		ASSERT_TRUE(sm_start(&self->env, self->w));
+		if (closed)
 			close(self->fd[1]);
 		sm_store(cmd, 3);
-		SM_JOIN(&self->w[0], round ? -EBADF : 0);
-		ASSERT_EQ(0, sm_waitpid(pid, &status));
+		SM_JOIN(self->w, closed ? -EBADF : 0);
+		SM_EXPECT_STATUS(0, pid);
 		lock_close(self);
 	}
 }
@@ -664,21 +645,15 @@ TEST_F(ipc, deadlock)
 	ASSERT_EQ(0, lock_open(self));
 	ASSERT_EQ(0, fcntl(self->fd[0], F_SETLK, &fl));
 	pid = SM_FORK();
-	if (!pid) {
-		fl.l_start = 1;
-		sm_store(cmd, fcntl(self->fd[0], F_SETLK, &fl) ? 2 : 1);
-		while (sm_load(cmd) == 1)
-			sm_sleep_ms(1);
-		fl.l_start = 0;
-		_exit(!fcntl(self->fd[0], F_SETLKW, &fl) || errno != EDEADLK);
-	}
+	if (!pid)
+		lock_child(self, cmd, 1, true);
 	ASSERT_TRUE(sm_wait_until(sm_load(cmd) == 1));
 	fl.l_start = 1;
-	sm_call(&self->w[0], __NR_fcntl, self->fd[1], F_SETLKW, &fl);
-	ASSERT_TRUE(sm_start(&self->env, &self->w[0]));
+	sm_call(self->w, __NR_fcntl, self->fd[1], F_SETLKW, &fl);
+	ASSERT_TRUE(sm_start(&self->env, self->w));
 	sm_store(cmd, 3);
 	SM_EXPECT_STATUS(0, pid);
-	SM_JOIN(&self->w[0], 0);
+	SM_JOIN(self->w, 0);
 	lock_close(self);
 }
 
@@ -687,7 +662,7 @@ TEST_F(ipc, pgetevents_mask)
 {
 	uint64_t mask = ~(sm_bit(SIGUSR1) | sm_bit(SIGKILL) | sm_bit(SIGSTOP));
 	struct { uint64_t *mask; size_t size; } sig = { &mask, sizeof(mask) };
-	struct sm_waiter *w = &self->w[0];
+	struct sm_waiter *w = self->w;
 	uint64_t before;
 
 	ASSERT_EQ(0, aio_open(self));
@@ -842,7 +817,7 @@ TEST_F_TIMEOUT(ipc, race_msg, 90)
 
 	ASSERT_EQ(0, msg_open(self));
 	race(_metadata, &r, true);
-	msg_close(self);
+	msg_remove(self);
 }
 
 /* Senders wait for room, too. */
@@ -861,7 +836,7 @@ TEST_F_TIMEOUT(ipc, race_sem, 90)
 
 	ASSERT_EQ(0, sem_open_(self));
 	race(_metadata, &r, false);
-	sem_close_(self);
+	sem_remove(self);
 }
 
 /* Each owns the lock alone, and each gets it. */
