@@ -15,10 +15,24 @@ FIXTURE(libstackmux) {
 
 SM_FIXTURE(libstackmux);
 
+/* A deadline that is over, and one that is not reached */
+static struct timespec past = { 0, 1 };
+
 static struct timespec after(int64_t ns)
 {
 	return sm_ts(sm_now_ns() + ns);
 }
+
+/* @call gives @ret, at the deadline @soon, which is set to one. */
+#define EXPECT_AT_DEADLINE(ret, soon, call)				\
+do {									\
+	int64_t __end = sm_now_ns() + 50 * SM_MSEC;			\
+									\
+	(soon) = sm_ts(__end);						\
+	EXPECT_EQ(ret, call);						\
+	EXPECT_LE(__end, sm_now_ns());					\
+	EXPECT_GE(__end + sm_late_ns(), sm_now_ns());			\
+} while (0)
 
 /* A call of the library, made by a thread of its own */
 struct job {
@@ -54,7 +68,14 @@ static int job_start(struct job *job)
 
 static bool job_asleep(struct job *job)
 {
-	return sm_load(&job->tid) && sm_task_state(getpid(), job->tid) == 'S';
+	return sm_wait_until(sm_load(&job->tid) && sm_task_state(getpid(), job->tid) == 'S');
+}
+
+/* ... and parks, where that is the point. */
+static bool job_parks(struct sm_env *env, struct job *job)
+{
+	sm_rebase(env);
+	return !job_start(job) && job_asleep(job) && sm_wait_parked(env, 1);
 }
 
 /* Ends with @ret, and leaves errno alone */
@@ -119,11 +140,9 @@ TEST_F(libstackmux, opt_in)
 
 TEST_F(libstackmux, futex)
 {
-	const int64_t ns = 50 * SM_MSEC;
-	struct timespec past = { 0, 1 }, bad = { 0, -1 }, soon;
+	struct timespec bad = { 0, -1 }, soon;
 	struct job job = { .fn = futex_job };
 	uint32_t f = 0, one = 1;
-	int64_t start;
 
 	job.futex = &f;
 	/* What has changed already needs no wait, whatever the deadline. */
@@ -135,38 +154,33 @@ TEST_F(libstackmux, futex)
 	EXPECT_EQ(-EINVAL, stackmux_futex_wake(&f, 1, 2));
 	EXPECT_EQ(0, stackmux_futex_wake(&f, 1, 0));
 
-	start = sm_now_ns();
-	soon = sm_ts(start + ns);
-	EXPECT_EQ(-ETIMEDOUT, stackmux_futex_wait(&f, 0, &soon, 0));
-	EXPECT_LE(start + ns, sm_now_ns());
-	EXPECT_GE(start + ns + sm_late_ns(), sm_now_ns());
+	EXPECT_AT_DEADLINE(-ETIMEDOUT, soon, stackmux_futex_wait(&f, 0, &soon, 0));
 
 	/* Neither a wake-up for nothing nor a signal ends it. */
 	sm_handle(SIGUSR1, 0);
 	sm_rebase(&self->env);
 	ASSERT_EQ(0, job_start(&job));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&f, SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&f, SM_PRIVATE, 1));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	EXPECT_EQ(1, stackmux_futex_wake(&f, 1, 0));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&f, SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&f, SM_PRIVATE, 1));
 	EXPECT_EQ(0, sm_tgkill(getpid(), job.tid, SIGUSR1));
 	ASSERT_TRUE(sm_wait_until(sm_load(&sm_handled) == 1));
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&f, SM_PRIVATE) == 1));
+	ASSERT_TRUE(sm_wait_queued(&f, SM_PRIVATE, 1));
 	EXPECT_EQ(0, sm_load(&job.done));
 	sm_store(&f, 1);
 	EXPECT_EQ(1, stackmux_futex_wake(&f, 1, 0));
 	EXPECT_JOB(0, &job);
 }
 
-TEST_F(libstackmux, futex_shared)
+/* A child waits for @f to change; it is changed and woken from here. */
+static void futex_shared(struct __test_metadata *_metadata, uint32_t *f)
 {
-	uint32_t *f = sm_shared_alloc(4096);
-	pid_t pid;
+	pid_t pid = SM_FORK();
 
-	pid = SM_FORK();
 	if (!pid)
 		_exit(stackmux_futex_wait(f, 0, NULL, STACKMUX_SHARED) != 0);
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_SHARED) == 1));
+	ASSERT_TRUE(sm_wait_queued(f, SM_SHARED, 1));
 	/* Who says it is private does not find it. */
 	EXPECT_EQ(0, stackmux_futex_wake(f, 1, 0));
 	sm_store(f, 1);
@@ -174,10 +188,27 @@ TEST_F(libstackmux, futex_shared)
 	SM_EXPECT_STATUS(0, pid);
 }
 
+TEST_F(libstackmux, futex_shared)
+{
+	futex_shared(_metadata, sm_shared_alloc(4096));
+	SM_EXPECT_PARKS(&self->env, 1);
+}
+
+/* The child of a thread that has a range waits in the library, too. */
+TEST_F(libstackmux, fork)
+{
+	uint32_t *f = sm_shared_alloc(4096);
+	struct timespec soon;
+
+	EXPECT_AT_DEADLINE(-ETIMEDOUT, soon, stackmux_futex_wait(f, 0, &soon, STACKMUX_SHARED));
+	futex_shared(_metadata, f);
+	SM_EXPECT_PARKS(&self->env, 1);
+}
+
 TEST_F(libstackmux, event)
 {
 	struct stackmux_event event = STACKMUX_EVENT_INIT;
-	struct timespec past = { 0, 1 }, soon;
+	struct timespec soon;
 	struct job job[NW];
 	int i;
 
@@ -191,8 +222,7 @@ TEST_F(libstackmux, event)
 	stackmux_event_reset(&event);
 	EXPECT_FALSE(stackmux_event_is_set(&event));
 	stackmux_event_reset(&event);
-	soon = after(50 * SM_MSEC);
-	EXPECT_EQ(-ETIMEDOUT, stackmux_event_wait(&event, &soon));
+	EXPECT_AT_DEADLINE(-ETIMEDOUT, soon, stackmux_event_wait(&event, &soon));
 
 	/* All that wait, and it stays set. */
 	sm_rebase(&self->env);
@@ -200,7 +230,7 @@ TEST_F(libstackmux, event)
 		job[i] = (struct job){ .fn = event_job, .event = &event };
 		ASSERT_EQ(0, job_start(&job[i]));
 	}
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&event.state, SM_PRIVATE) == NW));
+	ASSERT_TRUE(sm_wait_queued(&event.state, SM_PRIVATE, NW));
 	ASSERT_TRUE(sm_wait_parked(&self->env, NW));
 	EXPECT_FALSE(stackmux_event_is_set(&event));
 	/* A reset of what is not set changes nothing for those who wait. */
@@ -220,21 +250,20 @@ TEST_F(libstackmux, event_shared)
 	pid = SM_FORK();
 	if (!pid)
 		_exit(stackmux_event_wait(event, NULL) != 0);
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(&event->state, SM_SHARED) == 1));
+	ASSERT_TRUE(sm_wait_queued(&event->state, SM_SHARED, 1));
 	stackmux_event_set(event);
 	SM_EXPECT_STATUS(0, pid);
+	SM_EXPECT_PARKS(&self->env, 1);
 }
 
 /* Descriptors: ready, not before the deadline, and woken meanwhile */
 TEST_F(libstackmux, descriptors)
 {
-	const int64_t ns = 50 * SM_MSEC;
-	struct timespec past = { 0, 1 }, soon;
+	struct timespec soon;
 	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = 4712 };
 	struct pollfd pfd[2];
 	struct job job;
 	int p[2], ep, i;
-	int64_t start;
 	char c;
 
 	ASSERT_EQ(0, pipe(p));
@@ -248,15 +277,9 @@ TEST_F(libstackmux, descriptors)
 	EXPECT_EQ(0, stackmux_poll(pfd, 1, &past));
 	EXPECT_EQ(0, stackmux_fd_wait(p[0], POLLIN, &past));
 	EXPECT_EQ(0, stackmux_epoll_wait(ep, &ev, 1, &past));
-	for (i = 0; i < 3; i++) {
-		start = sm_now_ns();
-		soon = sm_ts(start + ns);
-		EXPECT_EQ(0, i == 0 ? stackmux_poll(pfd, 1, &soon) :
-			     i == 1 ? stackmux_fd_wait(p[0], POLLIN, &soon) :
-				      stackmux_epoll_wait(ep, &ev, 1, &soon));
-		EXPECT_LE(start + ns, sm_now_ns());
-		EXPECT_GE(start + ns + sm_late_ns(), sm_now_ns());
-	}
+	EXPECT_AT_DEADLINE(0, soon, stackmux_poll(pfd, 1, &soon));
+	EXPECT_AT_DEADLINE(0, soon, stackmux_fd_wait(p[0], POLLIN, &soon));
+	EXPECT_AT_DEADLINE(0, soon, stackmux_epoll_wait(ep, &ev, 1, &soon));
 	EXPECT_EQ(1, stackmux_poll(pfd, 2, NULL));
 	EXPECT_EQ(0, pfd[0].revents);
 	EXPECT_EQ(POLLOUT, pfd[1].revents);
@@ -268,10 +291,7 @@ TEST_F(libstackmux, descriptors)
 		soon = after(1000 * SM_SEC);
 		job = (struct job){ .fn = i & 1 ? epoll_job : fd_job,
 				    .fd = i & 1 ? ep : p[0], .deadline = &soon };
-		sm_rebase(&self->env);
-		ASSERT_EQ(0, job_start(&job));
-		ASSERT_TRUE(sm_wait_until(job_asleep(&job)));
-		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
+		ASSERT_TRUE(job_parks(&self->env, &job));
 		if (i < 2) {
 			ASSERT_EQ(1, write(p[1], "x", 1));
 			EXPECT_JOB(i & 1 ? 1 : POLLIN, &job);
@@ -303,13 +323,11 @@ static int read_job(struct job *job)
 /* Of files that can say that they would wait, and of one that cannot */
 TEST_F(libstackmux, read)
 {
-	const int64_t ns = 50 * SM_MSEC;
-	struct timespec past = { 0, 1 }, soon;
+	struct timespec soon;
 	struct sm_stats before, after_wait;
 	struct sm_chan ch;
 	struct job job;
 	int master, tty, i;
-	int64_t start;
 	char buf[16];
 
 	for (i = 0; i < 2 * SM_NR_KINDS; i++) {
@@ -318,17 +336,11 @@ TEST_F(libstackmux, read)
 		EXPECT_EQ(-ETIMEDOUT, stackmux_read(ch.rd, buf, sizeof(buf), &past));
 		ASSERT_TRUE(sm_chan_send(&ch));
 		EXPECT_EQ(8, stackmux_read(ch.rd, buf, sizeof(buf), &past));
-		start = sm_now_ns();
-		soon = sm_ts(start + ns);
-		EXPECT_EQ(-ETIMEDOUT, stackmux_read(ch.rd, buf, sizeof(buf), &soon));
-		EXPECT_LE(start + ns, sm_now_ns());
-		EXPECT_GE(start + ns + sm_late_ns(), sm_now_ns());
+		EXPECT_AT_DEADLINE(-ETIMEDOUT, soon,
+				   stackmux_read(ch.rd, buf, sizeof(buf), &soon));
 
 		job = (struct job){ .fn = read_job, .fd = ch.rd };
-		sm_rebase(&self->env);
-		ASSERT_EQ(0, job_start(&job));
-		ASSERT_TRUE(sm_wait_until(job_asleep(&job)));
-		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
+		ASSERT_TRUE(job_parks(&self->env, &job));
 		sm_stats_read(&before);
 		ASSERT_TRUE(sm_chan_send(&ch));
 		EXPECT_JOB(8, &job);
@@ -344,20 +356,17 @@ TEST_F(libstackmux, read)
 	/* A terminal; the end of a pipe that is closed; a signal */
 	ASSERT_EQ(0, openpty(&master, &tty, NULL, NULL, NULL));
 	job = (struct job){ .fn = read_job, .fd = tty };
-	ASSERT_EQ(0, job_start(&job));
-	ASSERT_TRUE(sm_wait_until(job_asleep(&job)));
+	ASSERT_TRUE(job_parks(&self->env, &job));
 	ASSERT_EQ(3, write(master, "ab\n", 3));
 	EXPECT_JOB(3, &job);
 
 	ASSERT_EQ(0, sm_chan_open(&ch, SM_PIPE));
 	job = (struct job){ .fn = read_job, .fd = ch.rd };
-	ASSERT_EQ(0, job_start(&job));
-	ASSERT_TRUE(sm_wait_until(job_asleep(&job)));
+	ASSERT_TRUE(job_parks(&self->env, &job));
 	sm_handle(SIGUSR1, SA_RESTART);
 	ASSERT_EQ(0, sm_tgkill(getpid(), job.tid, SIGUSR1));
 	EXPECT_JOB(-EINTR, &job);
-	ASSERT_EQ(0, job_start(&job));
-	ASSERT_TRUE(sm_wait_until(job_asleep(&job)));
+	ASSERT_TRUE(job_parks(&self->env, &job));
 	close(ch.wr);
 	EXPECT_JOB(0, &job);
 }
@@ -393,7 +402,7 @@ TEST_F(libstackmux, cancel)
 		job = (struct job){ .fd = ch.rd, .deadline = i ? &late : NULL };
 		sm_rebase(&self->env);
 		ASSERT_EQ(0, sm_thread(&job.thread, cancelled_reader, &job));
-		ASSERT_TRUE(sm_wait_until(job_asleep(&job)));
+		ASSERT_TRUE(job_asleep(&job));
 		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 		ASSERT_EQ(0, pthread_cancel(job.thread));
 		ASSERT_EQ(0, pthread_join(job.thread, &ret));
@@ -401,23 +410,6 @@ TEST_F(libstackmux, cancel)
 		EXPECT_EQ(1, job.done);
 		sm_chan_close(&ch);
 	}
-}
-
-/* The child of a thread that has a range waits in the library, too. */
-TEST_F(libstackmux, fork)
-{
-	struct timespec soon = after(20 * SM_MSEC);
-	uint32_t *f = sm_shared_alloc(4096);
-	pid_t pid;
-
-	EXPECT_EQ(-ETIMEDOUT, stackmux_futex_wait(f, 0, &soon, STACKMUX_SHARED));
-	pid = SM_FORK();
-	if (!pid)
-		_exit(stackmux_futex_wait(f, 0, NULL, STACKMUX_SHARED) != 0);
-	ASSERT_TRUE(sm_wait_until(sm_nr_waiters(f, SM_SHARED) == 1));
-	sm_store(f, 1);
-	EXPECT_EQ(1, stackmux_futex_wake(f, 1, STACKMUX_SHARED));
-	SM_EXPECT_STATUS(0, pid);
 }
 
 /* Two threads take turns by two events: each is seen once for each time it is set. */

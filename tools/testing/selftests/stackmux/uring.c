@@ -43,7 +43,7 @@ FIXTURE_SETUP(uring)
 	sm_setup(_metadata, &self->env, variant->parked);
 	self->main = pthread_self();
 	self->pid = getpid();
-	self->tid = sm_sys(__NR_gettid);
+	self->tid = sm_gettid();
 	self->ev = eventfd(0, EFD_CLOEXEC);
 	ASSERT_LE(0, self->ev);
 }
@@ -51,13 +51,6 @@ FIXTURE_SETUP(uring)
 FIXTURE_TEARDOWN(uring)
 {
 	close(self->ev);
-}
-
-static int ring_open(struct io_uring *ring, unsigned int flags)
-{
-	struct io_uring_params p = { .flags = flags };
-
-	return io_uring_queue_init_params(64, ring, &p);
 }
 
 static void prep_read(FIXTURE_DATA(uring) *self)
@@ -70,10 +63,9 @@ static void prep_read(FIXTURE_DATA(uring) *self)
 
 static bool enters(pid_t pid, pid_t tid)
 {
-	char path[64], buf[128];
+	char buf[128];
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tid);
-	return sm_read_file(path, buf, sizeof(buf)) > 0 &&
+	return sm_proc_read(pid, tid, "syscall", buf, sizeof(buf)) > 0 &&
 	       atol(buf) == __NR_io_uring_enter;
 }
 
@@ -109,25 +101,23 @@ static void *send_signal(void *p)
 	return pthread_kill(self->main, self->sig) ? p : NULL;
 }
 
-static void on_signal(int sig)
+/* A ring of the next kind. Older kernels lack some kinds; this one must have them. */
+static bool ring_next(struct __test_metadata *_metadata, FIXTURE_DATA(uring) *self, size_t i)
 {
-}
+	struct io_uring_params p = { };
 
-static void catch(int sig, int flags)
-{
-	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = flags };
-
-	sigaction(sig, &sa, NULL);
+	if (i >= ARRAY_SIZE(ring_flags))
+		return false;
+	p.flags = ring_flags[i];
+	ASSERT_EQ(0, io_uring_queue_init_params(64, &self->ring, &p)) {
+		TH_LOG("ring with flags %#x", ring_flags[i]);
+	}
+	sm_rebase(&self->env);
+	return true;
 }
 
 #define for_each_ring(i)						\
-	for (i = 0; i < ARRAY_SIZE(ring_flags); i++)
-
-/* Older kernels lack some kinds; this one must have them. */
-#define RING_OPEN(i)							\
-	ASSERT_EQ(0, ring_open(&self->ring, ring_flags[i])) {		\
-		TH_LOG("ring with flags %#x", ring_flags[i]);		\
-	}
+	for (i = 0; ring_next(_metadata, self, i); io_uring_queue_exit(&self->ring), i++)
 
 #define HELPER_START(fn)						\
 do {									\
@@ -141,6 +131,7 @@ do {									\
 									\
 	ASSERT_EQ(0, pthread_join(self->helper, &__failed));		\
 	EXPECT_EQ(NULL, __failed);					\
+	SM_EXPECT_PARKS(&self->env, 1);					\
 } while (0)
 
 TEST_F(uring, submit_and_wait)
@@ -150,7 +141,6 @@ TEST_F(uring, submit_and_wait)
 
 	self->nr = 1;
 	for_each_ring(i) {
-		RING_OPEN(i);
 		prep_read(self);
 		HELPER_START(write_events);
 		/* What was submitted counts, not what the wait returned. */
@@ -160,8 +150,6 @@ TEST_F(uring, submit_and_wait)
 		EXPECT_EQ(8, cqe->res);
 		EXPECT_EQ(1, self->val);
 		HELPER_JOIN();
-		SM_EXPECT_PARKS(&self->env, 1);
-		io_uring_queue_exit(&self->ring);
 	}
 }
 
@@ -172,7 +160,6 @@ TEST_F(uring, wait_cqe)
 
 	self->nr = 1;
 	for_each_ring(i) {
-		RING_OPEN(i);
 		prep_read(self);
 		ASSERT_EQ(1, io_uring_submit(&self->ring));
 		HELPER_START(write_events);
@@ -180,8 +167,6 @@ TEST_F(uring, wait_cqe)
 		EXPECT_EQ(DATA, cqe->user_data);
 		io_uring_cqe_seen(&self->ring, cqe);
 		HELPER_JOIN();
-		SM_EXPECT_PARKS(&self->env, 1);
-		io_uring_queue_exit(&self->ring);
 	}
 }
 
@@ -195,7 +180,6 @@ TEST_F(uring, wait_several)
 	close(self->ev);
 	self->ev = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
 	for_each_ring(i) {
-		RING_OPEN(i);
 		/* An eventfd of semaphores ends one read with each event. */
 		for (k = 0; k < 3; k++)
 			prep_read(self);
@@ -210,8 +194,6 @@ TEST_F(uring, wait_several)
 		EXPECT_EQ(3, n);
 		io_uring_cq_advance(&self->ring, n);
 		HELPER_JOIN();
-		SM_EXPECT_PARKS(&self->env, 1);
-		io_uring_queue_exit(&self->ring);
 	}
 }
 
@@ -223,8 +205,6 @@ TEST_F(uring, timeout)
 	size_t i;
 
 	for_each_ring(i) {
-		RING_OPEN(i);
-		sm_rebase(&self->env);
 		ts.tv_sec = sm_soon_ns() / SM_SEC;
 		ts.tv_nsec = sm_soon_ns() % SM_SEC;
 		t0 = sm_now_ns();
@@ -243,7 +223,6 @@ TEST_F(uring, timeout)
 		EXPECT_EQ(0, io_uring_wait_cqe_timeout(&self->ring, &cqe, &ts));
 		io_uring_cqe_seen(&self->ring, cqe);
 		HELPER_JOIN();
-		io_uring_queue_exit(&self->ring);
 	}
 }
 
@@ -259,8 +238,6 @@ TEST_F(uring, timeout_request)
 	size_t i;
 
 	for_each_ring(i) {
-		RING_OPEN(i);
-		sm_rebase(&self->env);
 		sqe = io_uring_get_sqe(&self->ring);
 		io_uring_prep_timeout(sqe, &ts, 0, 0);
 		sqe->user_data = DATA;
@@ -270,7 +247,6 @@ TEST_F(uring, timeout_request)
 		EXPECT_EQ(DATA, cqe->user_data);
 		EXPECT_EQ(-ETIME, cqe->res);
 		SM_EXPECT_PARKS(&self->env, 1);
-		io_uring_queue_exit(&self->ring);
 	}
 }
 
@@ -283,14 +259,12 @@ TEST_F(uring, interrupted)
 
 	self->sig = SIGUSR1;
 	for_each_ring(i) {
-		RING_OPEN(i);
 		for (k = 0; k < 2; k++) {
-			catch(SIGUSR1, k ? SA_RESTART : 0);
+			sm_handle(SIGUSR1, k ? SA_RESTART : 0);
 			HELPER_START(send_signal);
 			EXPECT_EQ(-EINTR, io_uring_wait_cqe(&self->ring, &cqe));
 			HELPER_JOIN();
 		}
-		io_uring_queue_exit(&self->ring);
 	}
 }
 
@@ -303,10 +277,9 @@ TEST_F(uring, sigmask)
 
 	sigfillset(&all);
 	sigemptyset(&none);
-	catch(SIGUSR1, 0);
+	sm_handle(SIGUSR1, 0);
 	self->sig = SIGUSR1;
 	for_each_ring(i) {
-		RING_OPEN(i);
 		ASSERT_EQ(0, pthread_sigmask(SIG_BLOCK, &all, NULL));
 		HELPER_START(send_signal);
 		EXPECT_EQ(-EINTR, io_uring_wait_cqes(&self->ring, &cqe, 1, NULL, &none));
@@ -314,7 +287,6 @@ TEST_F(uring, sigmask)
 		ASSERT_EQ(0, pthread_sigmask(SIG_SETMASK, &none, &old));
 		EXPECT_EQ(1, sigismember(&old, SIGUSR1));
 		EXPECT_EQ(1, sigismember(&old, SIGUSR2));
-		io_uring_queue_exit(&self->ring);
 	}
 }
 
@@ -340,22 +312,17 @@ static void *flood(void *p)
 /* Completions against park, with an exact account. */
 TEST_F_TIMEOUT(uring, account, 120)
 {
-	const long per_writer = sm_rounds(2000);
+	struct flood f = { .ev = self->ev, .nr = sm_rounds(2000) };
 	struct io_uring_cqe *cqe;
-	struct flood f[3];
 	pthread_t t[3];
 	void *failed;
 	uint64_t sum;
 	size_t i, k;
 
 	for_each_ring(i) {
-		RING_OPEN(i);
-		sm_rebase(&self->env);
-		for (k = 0; k < ARRAY_SIZE(t); k++) {
-			f[k] = (struct flood) { .ev = self->ev, .nr = per_writer };
-			ASSERT_EQ(0, pthread_create(&t[k], NULL, flood, &f[k]));
-		}
-		for (sum = 0; sum < per_writer * ARRAY_SIZE(t);) {
+		for (k = 0; k < ARRAY_SIZE(t); k++)
+			ASSERT_EQ(0, pthread_create(&t[k], NULL, flood, &f));
+		for (sum = 0; sum < f.nr * ARRAY_SIZE(t);) {
 			prep_read(self);
 			ASSERT_EQ(1, io_uring_submit(&self->ring));
 			ASSERT_EQ(0, io_uring_wait_cqe(&self->ring, &cqe));
@@ -363,12 +330,11 @@ TEST_F_TIMEOUT(uring, account, 120)
 			sum += self->val;
 			io_uring_cqe_seen(&self->ring, cqe);
 		}
-		EXPECT_EQ(per_writer * ARRAY_SIZE(t), sum);
+		EXPECT_EQ(f.nr * ARRAY_SIZE(t), sum);
 		for (k = 0; k < ARRAY_SIZE(t); k++) {
 			ASSERT_EQ(0, pthread_join(t[k], &failed));
 			EXPECT_EQ(NULL, failed);
 		}
-		io_uring_queue_exit(&self->ring);
 	}
 }
 
