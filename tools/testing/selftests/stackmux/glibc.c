@@ -482,7 +482,9 @@ TEST_F(glibc, robust_owner_dies)
 		/* One is told, and makes it usable for the others. */
 		EXPECT_EQ(EOWNERDEAD, w[0].ret + w[1].ret + w[2].ret);
 
+		/* Killed while it is parked itself */
 		s->step = 0;
+		sm_rebase(&self->env);
 		pid = SM_FORK();
 		if (!pid) {
 			pthread_mutex_lock(&s->mutex);
@@ -491,6 +493,8 @@ TEST_F(glibc, robust_owner_dies)
 				pause();
 		}
 		ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
+		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
+		EXPECT_EQ(EBUSY, pthread_mutex_trylock(&s->mutex));
 		ASSERT_EQ(0, fn_run(w, lock_it, &s->mutex, n));
 		ASSERT_TRUE(sm_sleeps(w));
 		kill(pid, SIGKILL);

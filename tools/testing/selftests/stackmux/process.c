@@ -997,6 +997,14 @@ static void *proc_loop_fn(void *p)
 	}
 }
 
+/* ... and sleeps there for the time after @rounds times */
+static bool proc_loop_waits(struct proc_loop *l, int rounds)
+{
+	return sm_wait_until(sm_load(&l->tid) && sm_load(&l->rounds) == rounds) &&
+	       sm_wait_queued(&l->futex[0], SM_PRIVATE, 1) &&
+	       sm_wait_until(sm_task_state(getpid(), l->tid) == 'S');
+}
+
 /* What /proc tells of a waiting thread is the same, parked or not. */
 TEST_F(process, proc_files)
 {
@@ -1014,8 +1022,7 @@ TEST_F(process, proc_files)
 			ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n"));
 	}
 	ASSERT_EQ(0, sm_thread(&t, proc_loop_fn, &l));
-	ASSERT_TRUE(sm_wait_queued(&l.futex[0], SM_PRIVATE, 1));
-	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), l.tid) == 'S'));
+	ASSERT_TRUE(proc_loop_waits(&l, 0));
 	proc_read(l.tid, a);
 
 	sm_knobs_restore();
@@ -1023,9 +1030,7 @@ TEST_F(process, proc_files)
 		ASSERT_EQ(0, sm_enable(0));
 	sm_rebase(&self->env);
 	EXPECT_EQ(1, sm_wake(&l.futex[0], 1, SM_PRIVATE));
-	ASSERT_TRUE(sm_wait_until(sm_load(&l.rounds) == 1));
-	ASSERT_TRUE(sm_wait_queued(&l.futex[0], SM_PRIVATE, 1));
-	ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), l.tid) == 'S'));
+	ASSERT_TRUE(proc_loop_waits(&l, 1));
 	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	proc_read(l.tid, b);
 
@@ -1184,10 +1189,7 @@ static void info_handler(int sig, siginfo_t *info, void *ctx)
 
 static void use_altstack(struct sm_waiter *w)
 {
-	stack_t ss = {
-		.ss_sp = w->data,
-		.ss_size = 65536,
-	};
+	stack_t ss = { .ss_sp = w->data, .ss_size = 65536 };
 
 	if (w->data)
 		sigaltstack(&ss, NULL);
@@ -1195,10 +1197,7 @@ static void use_altstack(struct sm_waiter *w)
 
 TEST_F(process, siginfo_and_altstack)
 {
-	struct sigaction sa = {
-		.sa_sigaction = info_handler,
-		.sa_flags = SA_SIGINFO | SA_ONSTACK,
-	};
+	struct sigaction sa = { .sa_sigaction = info_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 	struct sm_waiter *w = &self->s->w[0];
 	char *stack = malloc(65536);
 	int alt, on_alt;
@@ -1220,8 +1219,7 @@ TEST_F(process, siginfo_and_altstack)
 		EXPECT_EQ(getpid(), seen.info.si_pid);
 		EXPECT_EQ(-EINTR, seen.rax);
 		EXPECT_NE(0, seen.rip);
-		on_alt = (char *)seen.frame >= stack &&
-			 (char *)seen.frame < stack + 65536;
+		on_alt = (char *)seen.frame >= stack && (char *)seen.frame < stack + 65536;
 		EXPECT_EQ(alt, on_alt);
 		EXPECT_FALSE(seen.rsp >= (long)stack && seen.rsp < (long)stack + 65536);
 	}
@@ -1236,17 +1234,9 @@ TEST_F(process, siginfo_and_altstack)
 /* A timer that aims at a waiting thread. */
 TEST_F(process, timer_signal)
 {
-	struct sigaction sa = {
-		.sa_sigaction = info_handler,
-		.sa_flags = SA_SIGINFO,
-	};
-	struct sigevent ev = {
-		.sigev_notify = SIGEV_THREAD_ID,
-		.sigev_signo = SIGUSR2,
-	};
-	struct itimerspec its = {
-		.it_value.tv_nsec = 100 * SM_MSEC,
-	};
+	struct sigaction sa = { .sa_sigaction = info_handler, .sa_flags = SA_SIGINFO };
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR2 };
+	struct itimerspec its = { .it_value.tv_nsec = 100 * SM_MSEC };
 	struct sm_waiter *w = &self->s->w[0];
 	timer_t timer;
 
