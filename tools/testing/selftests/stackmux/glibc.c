@@ -768,6 +768,11 @@ static void sleep_until(const struct timespec *ts)
 	clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, ts, NULL);
 }
 
+static void join_until(const struct timespec *ts)
+{
+	pthread_timedjoin_np(never.sleeper, NULL, ts);
+}
+
 static void gate_cleanup(void *arg)
 {
 	struct gate *g = arg;
@@ -860,7 +865,7 @@ static void wait_for_lock(void)
 	POINT(pthread_cond_wait, true, gate_wait(false))					\
 	POINT(pthread_cond_timedwait, true, gate_wait(true))					\
 	POINT(pthread_join, true, pthread_join(never.sleeper, NULL))				\
-	POINT(pthread_timedjoin_np, true, pthread_timedjoin_np(never.sleeper, NULL, &never.real))	\
+	POINT(pthread_timedjoin_np, true, join_until(&never.real))				\
 	POINT(aio_suspend, true, wait_for_aio())
 
 #define POINT(name, parks, call)	static void cancel_##name(void) { call; }

@@ -280,12 +280,12 @@ TEST_F(retry, arguments)
 TEST_F(retry, futex)
 {
 	const struct {
-		long nr, op, a4, a5;
+		long nr, op;
 	} form[] = {
-		{ __NR_futex, FUTEX_WAIT, 0, 0 },
-		{ __NR_futex, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, 0 },
-		{ __NR_futex, FUTEX_WAIT_BITSET, 0, 0 },
-		{ __NR_futex_wait, 0, FUTEX2_SIZE_U32, 0 },
+		{ __NR_futex, FUTEX_WAIT },
+		{ __NR_futex, FUTEX_WAIT | FUTEX_PRIVATE_FLAG },
+		{ __NR_futex, FUTEX_WAIT_BITSET },
+		{ __NR_futex_wait },
 	};
 	long retries = nr_retries();
 	struct call *c = self->c;
@@ -297,16 +297,16 @@ TEST_F(retry, futex)
 		if (form[i / 2].nr == __NR_futex) {
 			/* In 1,000 s, or at a date that is far away */
 			ts = sm_ts(sm_now_ns() + 1000 * SM_SEC);
-			call_set(c, __NR_futex, self->futex, form[i / 2].op, 0, timed ? &ts : 0);
+			call_set(c, __NR_futex, self->futex, form[i / 2].op, 0, timed ? &ts : NULL);
 			c->arg[5] = -1;
 		} else {
-			call_set(c, __NR_futex_wait, self->futex, 0, ~0U, form[i / 2].a4, timed ? &ts : 0);
+			call_set(c, __NR_futex_wait, self->futex, 0, ~0U, FUTEX2_SIZE_U32,
+				 timed ? &ts : NULL);
 			c->arg[5] = CLOCK_MONOTONIC;
 		}
 		c->range = &self->range;
 		ASSERT_TRUE(call_start(&self->env, c));
-		EXPECT_EQ(1,
-			  sm_wake(self->futex, 1, form[i / 2].op & FUTEX_PRIVATE_FLAG));
+		EXPECT_EQ(1, sm_wake(self->futex, 1, form[i / 2].op & FUTEX_PRIVATE_FLAG));
 		ASSERT_TRUE(call_join(c));
 		EXPECT_WOKEN(0, c);
 	}
