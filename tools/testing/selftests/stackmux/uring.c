@@ -335,6 +335,7 @@ TEST_F_TIMEOUT(uring, account, 120)
 			ASSERT_EQ(0, pthread_join(t[k], &failed));
 			EXPECT_EQ(NULL, failed);
 		}
+		SM_EXPECT_PARKS(&self->env, 1);
 	}
 }
 
