@@ -31,19 +31,7 @@ FIXTURE(newborn) {
 	struct shared *s;
 };
 
-SM_VARIANTS(newborn);
-
-FIXTURE_SETUP(newborn)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-	self->s = sm_shared_alloc(sizeof(*self->s));
-	ASSERT_NE(NULL, self->s);
-}
-
-FIXTURE_TEARDOWN(newborn)
-{
-	sm_knobs_restore();
-}
+SM_FIXTURE_SHARED(newborn, s);
 
 /* From now on nobody else runs on the caller's CPU, nor its threads elsewhere. */
 static int hold_cpu(int priority)

@@ -136,19 +136,7 @@ FIXTURE(preempt) {
 	struct spinners *p;
 };
 
-SM_VARIANTS(preempt);
-
-FIXTURE_SETUP(preempt)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-	self->p = sm_shared_alloc(sizeof(*self->p));
-	ASSERT_NE(NULL, self->p);
-}
-
-FIXTURE_TEARDOWN(preempt)
-{
-	sm_knobs_restore();
-}
+SM_FIXTURE_SHARED(preempt, p);
 
 /* They leave what loops there still are, with every register as it was. */
 #define SPINNERS_END(p)							\
@@ -159,16 +147,34 @@ do {									\
 
 /* ----------------------------------------------------------- one after the other */
 
-TEST_F(preempt, registers)
+static void spin_rounds(struct __test_metadata *_metadata, FIXTURE_DATA(preempt) *self,
+			bool starve)
 {
 	long rounds = sm_rounds(100), i;
 
 	sm_pin();
+	if (starve)
+		ASSERT_EQ(0, sm_no_idle_stacks());
 	ASSERT_TRUE(spinners_start(self->p, NR_SPINNERS, rounds));
-	for (i = 0; i < rounds; i++)
+	for (i = 0; i < rounds; i++) {
 		EXPECT_TRUE(spinners_next(self->p, i));
+		if (starve)
+			ASSERT_EQ(0, sm_shrink());
+	}
 	SPINNERS_END(self->p);
 	SM_EXPECT_MORE(&self->env, preempted, rounds);
+}
+
+TEST_F(preempt, registers)
+{
+	spin_rounds(_metadata, self, false);
+}
+
+/* No stack is left when they are to go on: each has to wait for one. */
+TEST_F_TIMEOUT(preempt, starved, 60)
+{
+	spin_rounds(_metadata, self, self->env.present);
+	SM_EXPECT_MORE(&self->env, starvations, 1);
 }
 
 /* A handler runs on the user's stack, and the loop goes on after it. */
@@ -248,25 +254,6 @@ TEST_F_TIMEOUT(preempt, cpu_hotplug, 60)
 	}
 	SPINNERS_END(self->p);
 	SM_EXPECT_MORE(&self->env, preempted, 10);
-}
-
-/* No stack is left when they are to go on: each has to wait for one. */
-TEST_F_TIMEOUT(preempt, starved, 60)
-{
-	long rounds = sm_rounds(100), i;
-
-	sm_pin();
-	if (self->env.present)
-		ASSERT_EQ(0, sm_no_idle_stacks());
-	ASSERT_TRUE(spinners_start(self->p, NR_SPINNERS, rounds));
-	for (i = 0; i < rounds; i++) {
-		EXPECT_TRUE(spinners_next(self->p, i));
-		if (self->env.present)
-			ASSERT_EQ(0, sm_shrink());
-	}
-	SPINNERS_END(self->p);
-	SM_EXPECT_MORE(&self->env, preempted, rounds);
-	SM_EXPECT_MORE(&self->env, starvations, 1);
 }
 
 /* ------------------------------------------------------------------- many of them */

@@ -47,18 +47,7 @@ FIXTURE(process) {
 	struct shared *s;
 };
 
-SM_VARIANTS(process);
-
-FIXTURE_SETUP(process)
-{
-	sm_setup(_metadata, &self->env, variant->parked);
-	self->s = sm_shared_alloc(sizeof(*self->s));
-	ASSERT_NE(NULL, self->s);
-}
-
-FIXTURE_TEARDOWN(process)
-{
-}
+SM_FIXTURE_SHARED(process, s);
 
 /* Start @n waiters on the shared futex @s->futex[0] in the calling process. */
 static bool start(struct shared *s, int n)

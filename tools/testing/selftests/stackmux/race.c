@@ -103,13 +103,8 @@ do {									\
 /* Two threads that hand a number back and forth. */
 struct side {
 	uint32_t word;		/* the other one's last number */
-	pid_t tid;
 	struct side *peer;
-	bool first;
-	long rounds;
-	long done_rounds;
-	int done;
-	pthread_t thread;
+	struct pairs *pairs;
 	struct account acc;
 	char pad[64];
 };
@@ -126,35 +121,21 @@ static void side_send(struct side *s, uint32_t val)
 	account_wake(&s->acc, sm_wake(&s->peer->word, 1, SM_PRIVATE));
 }
 
-static void *side_fn(void *p)
+static long side_round(struct sm_runner *r, long i)
 {
-	struct side *s = p;
-	uint32_t r;
+	struct side *s = r->data;
+	const bool first = r->nr % 2 == 0;
 
-	sm_store(&s->tid, sm_gettid());
-	for (r = 1; r <= s->rounds && !s->acc.bad; r++) {
-		if (s->first)
-			side_send(s, r);
-		side_wait(s, r - 1);
-		/* Numbers come in order and none is missing. */
-		if (sm_load(&s->word) != r)
-			s->acc.bad = -ERANGE;
-		if (!s->first)
-			side_send(s, r);
-		sm_store(&s->done_rounds, (long)r);
-	}
-	sm_store(&s->done, 1);
-	return NULL;
+	if (first)
+		side_send(s, i);
+	side_wait(s, i - 1);
+	/* Numbers come in order and none is missing. */
+	if (sm_load(&s->word) != i)
+		s->acc.bad = -ERANGE;
+	if (!first)
+		side_send(s, i);
+	return s->acc.bad;
 }
-
-struct pairs {
-	int nr;			/* sides: two for each pair */
-	struct side *side;
-	struct sm_env *env;
-	uint64_t seed;
-	long calls;
-	void *data;
-};
 
 /*
  * Something to do to the pairs while they run: called again and again.
@@ -162,63 +143,46 @@ struct pairs {
  */
 typedef bool (*disturb_fn)(struct pairs *p);
 
-static long pairs_progress(struct pairs *p, int *done)
+struct pairs {
+	int nr;			/* sides: two for each pair */
+	struct side *side;
+	struct sm_runner *r;	/* each side's */
+	struct sm_env *env;
+	uint64_t seed;
+	disturb_fn disturb;
+	long calls;
+	long failed;
+	void *data;
+};
+
+/* All sides are to start from the beginning, but for their accounts. */
+static void pairs_set(struct pairs *p, long rounds)
 {
-	long sum = 0;
 	int i;
 
-	*done = 0;
 	for (i = 0; i < p->nr; i++) {
-		*done += sm_load(&p->side[i].done);
-		sum += sm_load(&p->side[i].done_rounds);
-	}
-	return sum;
-}
-
-/* New sides, but for what they have seen before */
-static void sides_init(struct side *side, int nr, long n)
-{
-	int i;
-
-	for (i = 0; i < nr; i++) {
-		side[i].peer = &side[i ^ 1];
-		side[i].first = !(i & 1);
-		side[i].rounds = n;
-		side[i].word = 0;
-		side[i].done = 0;
-		side[i].done_rounds = 0;
+		p->side[i].peer = &p->side[i ^ 1];
+		p->side[i].pairs = p;
+		p->side[i].word = 0;
+		p->r[i] = (struct sm_runner) {
+			.nr = i, .rounds = rounds, .round = side_round, .data = &p->side[i],
+		};
 	}
 }
 
-static void run_pairs_once(struct __test_metadata *_metadata, struct pairs *p,
-			   disturb_fn disturb)
+static bool pairs_alloc(struct pairs *p)
 {
-	struct sm_pace pace = { 0 };
-	struct side *s;
-	long progress;
-	int i, done;
+	p->side = calloc(p->nr, sizeof(*p->side));
+	p->r = calloc(p->nr, sizeof(*p->r));
+	return p->side && p->r;
+}
 
-	for (i = 0; i < p->nr; i++)
-		ASSERT_EQ(0, sm_thread(&p->side[i].thread, side_fn, &p->side[i]));
-	while (progress = pairs_progress(p, &done), done < p->nr) {
-		ASSERT_FALSE(sm_stuck(&pace, progress)) {
-			TH_LOG("no progress after %ld rounds", progress);
-			for (i = 0; i < p->nr; i++) {
-				s = &p->side[i];
-				TH_LOG("side %d: round %ld, word %u, state %c", i,
-				       s->done_rounds, s->word,
-				       sm_task_state(getpid(), s->tid));
-			}
-		}
-		if (disturb) {
-			p->calls++;
-			ASSERT_TRUE(disturb(p));
-		} else {
-			sm_sleep_ms(5);
-		}
-	}
-	for (i = 0; i < p->nr; i++)
-		pthread_join(p->side[i].thread, NULL);
+static void disturb_pairs(struct sm_runner *r, int n)
+{
+	struct pairs *p = ((struct side *)r->data)->pairs;
+
+	p->calls++;
+	p->failed += !p->disturb(p);
 }
 
 /* Run pairs for @n rounds each and @disturb them, at least @calls times. */
@@ -229,16 +193,17 @@ static void run_pairs(struct __test_metadata *_metadata, struct sm_env *env,
 		.nr = 4 * sm_nr_cpus(),
 		.env = env,
 		.seed = 0x123456789abcdefULL,
+		.disturb = disturb,
 		.data = data,
 	};
 	struct account sum = { 0 };
 	int i;
 
-	p.side = calloc(p.nr, sizeof(*p.side));
-	ASSERT_NE(NULL, p.side);
+	ASSERT_TRUE(pairs_alloc(&p));
 	do {
-		sides_init(p.side, p.nr, rounds(env, n));
-		run_pairs_once(_metadata, &p, disturb);
+		pairs_set(&p, rounds(env, n));
+		sm_run(_metadata, p.r, p.nr, disturb ? disturb_pairs : NULL);
+		ASSERT_EQ(0, p.failed);
 	} while (disturb && p.calls < calls);
 
 	for (i = 0; i < p.nr; i++)
@@ -248,6 +213,7 @@ static void run_pairs(struct __test_metadata *_metadata, struct sm_env *env,
 	EXPECT_EQ(0, sum.timeout);
 	SM_EXPECT_PARKS(env, 20);
 	free(p.side);
+	free(p.r);
 }
 
 TEST_F_TIMEOUT(race, ping_pong, 90)
@@ -258,7 +224,7 @@ TEST_F_TIMEOUT(race, ping_pong, 90)
 /* Threads move about while they park and wake. */
 static bool move_about(struct pairs *p)
 {
-	struct side *s = &p->side[sm_rnd(&p->seed) % p->nr];
+	struct sm_runner *s = &p->r[sm_rnd(&p->seed) % p->nr];
 	cpu_set_t *all = p->data, set;
 	int cpu;
 
@@ -292,7 +258,7 @@ static bool change_policy(struct pairs *p)
 	static const int policies[] = {
 		SCHED_OTHER, SCHED_FIFO, SCHED_BATCH, SCHED_RR, SCHED_OTHER,
 	};
-	struct side *s = &p->side[sm_rnd(&p->seed) % p->nr];
+	struct sm_runner *s = &p->r[sm_rnd(&p->seed) % p->nr];
 	int policy = policies[sm_rnd(&p->seed) % ARRAY_SIZE(policies)];
 	struct sched_param sp = { 0 };
 
@@ -525,49 +491,40 @@ struct herd {
 	bool timeouts;		/* waits end by themselves */
 	bool signals;		/* ... or by a signal */
 	long want;		/* waits each waiter makes */
-	struct waiter *waiter;
+	struct sm_runner *r;	/* of the waiters */
 };
 
+/* Or one of those that wake, move and signal them */
 struct waiter {
 	struct herd *h;
 	pthread_t thread;
-	pid_t tid;
-	int nr;
-	int done;
+	uint64_t seed;
 	struct account acc;
 	char pad[64];
 };
 
-static void *herd_waiter(void *p)
+static long herd_wait(struct sm_runner *r, long i)
 {
-	struct waiter *w = p;
-	struct herd *h = w->h;
-	uint64_t seed = 0xabcdef * (w->nr + 1);
-	long i, ret;
+	struct waiter *w = r->data;
+	uint32_t *word = &w->h->word[0];
 
-	sm_store(&w->tid, sm_gettid());
-	for (i = 0; i < h->want && !w->acc.bad; i++) {
-		if (h->timeouts && sm_rnd(&seed) % 8)
-			ret = sm_wait_ns(&h->word[0], 0, SM_PRIVATE, sm_rnd(&seed) % 500000);
-		else
-			ret = sm_wait(&h->word[0], 0, SM_PRIVATE);
-		account_wait(&w->acc, ret);
-	}
-	sm_store(&w->done, 1);
-	return NULL;
+	if (w->h->timeouts && sm_rnd(&w->seed) % 8)
+		account_wait(&w->acc, sm_wait_ns(word, 0, SM_PRIVATE, sm_rnd(&w->seed) % 500000));
+	else
+		account_wait(&w->acc, sm_wait(word, 0, SM_PRIVATE));
+	return w->acc.bad;
 }
 
 static void *herd_waker(void *p)
 {
 	struct waiter *w = p;
 	struct herd *h = w->h;
-	uint64_t seed = 0x777 * (w->nr + 1);
 	int n;
 
 	while (!sm_load(&h->stop)) {
-		n = h->timeouts ? 1 + sm_rnd(&seed) % 3 : 1;
-		account_wake(&w->acc, sm_wake(&h->word[sm_rnd(&seed) % 2], n, SM_PRIVATE));
-		if (sm_rnd(&seed) % 16 == 0)
+		n = h->timeouts ? 1 + sm_rnd(&w->seed) % 3 : 1;
+		account_wake(&w->acc, sm_wake(&h->word[sm_rnd(&w->seed) % 2], n, SM_PRIVATE));
+		if (sm_rnd(&w->seed) % 16 == 0)
 			sched_yield();
 	}
 	return NULL;
@@ -577,16 +534,15 @@ static void *herd_mover(void *p)
 {
 	struct waiter *w = p;
 	struct herd *h = w->h;
-	uint64_t seed = 0x999;
 	int from, wake;
 	long ret;
 
 	while (!sm_load(&h->stop)) {
-		from = sm_rnd(&seed) % 2;
-		wake = sm_rnd(&seed) % 4 == 0;
+		from = sm_rnd(&w->seed) % 2;
+		wake = sm_rnd(&w->seed) % 4 == 0;
 		/* Returns how many were woken and moved: take those woken off. */
 		ret = sm_sys(__NR_futex, &h->word[from], FUTEX_REQUEUE | SM_PRIVATE, wake,
-			     wake ? 0 : 1 + sm_rnd(&seed) % 4, &h->word[!from]);
+			     wake ? 0 : 1 + sm_rnd(&w->seed) % 4, &h->word[!from]);
 		if (wake || ret < 0)
 			account_wake(&w->acc, ret);
 		sched_yield();
@@ -598,29 +554,15 @@ static void *herd_signaller(void *p)
 {
 	struct waiter *w = p;
 	struct herd *h = w->h;
-	struct waiter *v;
-	uint64_t seed = 0x555;
+	struct sm_runner *r;
 
 	while (!sm_load(&h->stop)) {
-		v = &h->waiter[sm_rnd(&seed) % h->nr];
-		if (sm_load(&v->tid) && !sm_load(&v->done))
-			sm_tgkill(getpid(), v->tid, SIGUSR1);
-		sm_sleep_ns(sm_rnd(&seed) % 200000);
+		r = &h->r[sm_rnd(&w->seed) % h->nr];
+		if (sm_load(&r->tid) && !sm_load(&r->done))
+			sm_tgkill(getpid(), r->tid, SIGUSR1);
+		sm_sleep_ns(sm_rnd(&w->seed) % 200000);
 	}
 	return NULL;
-}
-
-static long herd_progress(struct herd *h, int *done)
-{
-	long sum = 0;
-	int i;
-
-	*done = 0;
-	for (i = 0; i < h->nr; i++) {
-		*done += sm_load(&h->waiter[i].done);
-		sum += sm_load(&h->waiter[i].acc.zero);
-	}
-	return sum;
 }
 
 /* How the waits have ended goes to @sum. */
@@ -637,44 +579,37 @@ static void run_herd(struct __test_metadata *_metadata, struct sm_env *env,
 		{ herd_signaller, h->signals },
 	};
 	struct waiter helper[ARRAY_SIZE(helpers)] = { 0 };
-	struct sm_pace pace = { 0 };
-	long progress;
-	int i, done;
+	struct waiter *waiter = calloc(h->nr, sizeof(*waiter));
+	int i;
 
 	memset(sum, 0, sizeof(*sum));
 	h->stop = 0;
+	h->r = calloc(h->nr, sizeof(*h->r));
+	ASSERT_NE(NULL, waiter);
+	ASSERT_NE(NULL, h->r);
 	sm_handle(SIGUSR1, 0);
-	h->waiter = calloc(h->nr, sizeof(*h->waiter));
-	ASSERT_NE(NULL, h->waiter);
-	for (i = 0; i < h->nr; i++) {
-		h->waiter[i].h = h;
-		h->waiter[i].nr = i;
-		ASSERT_EQ(0, sm_thread(&h->waiter[i].thread, herd_waiter, &h->waiter[i]));
-	}
 	for (i = 0; i < ARRAY_SIZE(helpers); i++) {
 		helper[i].h = h;
-		helper[i].nr = i;
+		helper[i].seed = 0x777 * (i + 1);
 		if (helpers[i].helps)
 			ASSERT_EQ(0, sm_thread(&helper[i].thread, helpers[i].fn, &helper[i]));
 	}
-	while (progress = herd_progress(h, &done), done < h->nr) {
-		ASSERT_FALSE(sm_stuck(&pace, progress)) {
-			for (i = 0; i < h->nr; i++)
-				TH_LOG("waiter %d: zero %ld, state %c", i, h->waiter[i].acc.zero,
-				       sm_task_state(getpid(), h->waiter[i].tid));
-		}
-		sm_sleep_ms(5);
+	for (i = 0; i < h->nr; i++) {
+		waiter[i].h = h;
+		waiter[i].seed = 0xabcdef * (i + 1);
+		h->r[i] = (struct sm_runner) {
+			.nr = i, .rounds = h->want, .round = herd_wait, .data = &waiter[i],
+		};
 	}
+	sm_run(_metadata, h->r, h->nr, NULL);
 	sm_store(&h->stop, 1);
 	for (i = 0; i < ARRAY_SIZE(helpers); i++) {
 		if (helpers[i].helps)
 			pthread_join(helper[i].thread, NULL);
 		account_add(sum, &helper[i].acc);
 	}
-	for (i = 0; i < h->nr; i++) {
-		pthread_join(h->waiter[i].thread, NULL);
-		account_add(sum, &h->waiter[i].acc);
-	}
+	for (i = 0; i < h->nr; i++)
+		account_add(sum, &waiter[i].acc);
 	EXPECT_BALANCE(sum);
 	EXPECT_EQ(0, sum->again);
 	EXPECT_GT(sum->zero, 0);
@@ -686,7 +621,8 @@ static void run_herd(struct __test_metadata *_metadata, struct sm_env *env,
 	EXPECT_EQ(0, sm_wake(&h->word[0], INT_MAX, SM_PRIVATE));
 	EXPECT_EQ(0, sm_wake(&h->word[1], INT_MAX, SM_PRIVATE));
 	SM_EXPECT_PARKS(env, 20);
-	free(h->waiter);
+	free(waiter);
+	free(h->r);
 }
 
 /* One futex, many waiters, one woken at a time. */
@@ -1082,17 +1018,17 @@ TEST_F_TIMEOUT(race, kill, 90)
 {
 	long i, n = rounds(&self->env, 40);
 	uint64_t seed = 0x1234567;
-	struct side *side;
+	struct pairs p = { .nr = 8 };
 	int j, status;
 	pid_t pid;
 
 	for (i = 0; i < n; i++) {
 		pid = SM_FORK();
 		if (!pid) {
-			side = calloc(8, sizeof(*side));
-			sides_init(side, 8, LONG_MAX);
-			for (j = 0; j < 8; j++)
-				sm_thread(&side[j].thread, side_fn, &side[j]);
+			if (!pairs_alloc(&p))
+				_exit(1);
+			pairs_set(&p, LONG_MAX);
+			sm_runners_start(p.r, p.nr);
 			for (j = 0; i % 4 == 0 && j < 50; j++)
 				sm_sleep_ns(100000);
 			if (i % 4 == 0)

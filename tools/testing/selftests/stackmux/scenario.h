@@ -27,6 +27,20 @@
 	}								\
 	FIXTURE_TEARDOWN(fixture) { }
 
+/* The same, and self->@shared is memory that it shares with its children. */
+#define SM_FIXTURE_SHARED(fixture, shared)				\
+	SM_VARIANTS(fixture);						\
+	FIXTURE_SETUP(fixture)						\
+	{								\
+		sm_setup(_metadata, &self->env, variant->parked);	\
+		self->shared = sm_shared_alloc(sizeof(*self->shared));	\
+		ASSERT_NE(NULL, self->shared);				\
+	}								\
+	FIXTURE_TEARDOWN(fixture)					\
+	{								\
+		sm_knobs_restore();					\
+	}
+
 /* main(); @factor is that of sm_harness_prepare(). */
 #define SM_MAIN(factor)							\
 	int main(int argc, char **argv)					\
@@ -316,7 +330,8 @@ static inline void sm_run(struct __test_metadata *_metadata, struct sm_runner *r
 		}
 		ASSERT_FALSE(sm_stuck(&pace, sum)) {
 			for (i = 0; i < n; i++)
-				TH_LOG("thread %d: round %ld", i, r[i].done_rounds);
+				TH_LOG("thread %d: round %ld, state %c", i, r[i].done_rounds,
+				       sm_task_state(getpid(), r[i].tid));
 		}
 		if (disturb)
 			disturb(r, n);
