@@ -1061,8 +1061,7 @@ TEST_F_TIMEOUT(futex, pthread_primitives, 60)
 	pthread_barrier_init(&a.barrier, NULL, 8);
 	for (i = 0; i < 8; i++)
 		ASSERT_EQ(0, sm_thread(&t[i], i % 2 ? libc_producer : libc_consumer, &a));
-	for (i = 0; i < 8; i++)
-		ASSERT_EQ(0, pthread_join(t[i], NULL));
+	sm_threads_join(t, 8);
 	EXPECT_EQ(4 * a.rounds, a.produced);
 	EXPECT_EQ(4 * a.rounds, a.consumed);
 	EXPECT_EQ(0, a.queue);

@@ -1140,8 +1140,7 @@ TEST_F_TIMEOUT(glibc, cancel_race, 60)
 	sem_init(&s, 0, 0);
 	sem_taken = 0;
 	for (i = 0; i < rounds; i++) {
-		for (k = 0; k < 4; k++)
-			ASSERT_EQ(0, sm_thread(&t[k], take_main, &s));
+		SM_THREADS(t, 4, take_main, &s);
 		sm_sleep_ns(sm_rnd(&seed) % 200000);
 		for (k = 0; k < 4; k++) {
 			sem_post(&s);

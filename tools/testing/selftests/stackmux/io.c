@@ -705,7 +705,6 @@ static void account_run(struct __test_metadata *_metadata, FIXTURE_DATA(io) *sel
 	const int np = 2;
 	struct account a;
 	pthread_t p[2], c[3];
-	void *failed;
 	uint64_t end;
 	int i, nc;
 
@@ -718,20 +717,15 @@ static void account_run(struct __test_metadata *_metadata, FIXTURE_DATA(io) *sel
 		/* Messages of a stream that two receive could be torn. */
 		nc = kind == SM_UNIX || kind == SM_TCP ? 1 : 3;
 		sm_rebase(&self->env);
-		for (i = 0; i < nc; i++)
-			ASSERT_EQ(0, pthread_create(&c[i], NULL, consumer, &a));
-		for (i = 0; i < np; i++)
-			ASSERT_EQ(0, pthread_create(&p[i], NULL, producer, &a));
+		SM_THREADS(c, nc, consumer, &a);
+		SM_THREADS(p, np, producer, &a);
 		if (signals) {
 			for (i = 0; i < 50; i++) {
 				pthread_kill(c[i % nc], SIGUSR1);
 				sched_yield();
 			}
 		}
-		for (i = 0; i < np; i++) {
-			ASSERT_EQ(0, pthread_join(p[i], &failed));
-			EXPECT_EQ(NULL, failed);
-		}
+		EXPECT_EQ(0, sm_threads_join(p, np));
 		/* eventfd adds up: ends only when the sum has been taken */
 		ASSERT_TRUE(sm_wait_until(sm_load(&a.received) == sm_load(&a.sent))) {
 			TH_LOG("kind %d: sent %llu, received %llu", kind,
@@ -744,10 +738,7 @@ static void account_run(struct __test_metadata *_metadata, FIXTURE_DATA(io) *sel
 				ASSERT_TRUE(sm_wait_until(poll(&(struct pollfd) {
 					.fd = a.rd, .events = POLLIN }, 1, 0) == 0));
 		}
-		for (i = 0; i < nc; i++) {
-			ASSERT_EQ(0, pthread_join(c[i], &failed));
-			EXPECT_EQ(NULL, failed);
-		}
+		EXPECT_EQ(0, sm_threads_join(c, nc));
 		EXPECT_EQ(np * a.nr * (a.nr + 1) / 2, (long)a.received);
 		SM_EXPECT_PARKS(&self->env, 1);
 		sm_chan_close(&self->c);
@@ -804,20 +795,15 @@ TEST_F_TIMEOUT(io, connections, 120)
 	struct sockaddr_in sin;
 	struct server s = { .l = sm_tcp_listen(&sin) };
 	pthread_t t[4];
-	void *failed;
 	long i;
 
-	for (i = 0; i < 4; i++)
-		ASSERT_EQ(0, pthread_create(&t[i], NULL, acceptor, &s));
+	SM_THREADS(t, 4, acceptor, &s);
 	for (i = 0; i < n; i++)
 		ASSERT_TRUE(say(&sin, 'x'));
 	EXPECT_EQ(n, sm_load(&s.accepted));
 	for (i = 0; i < 4; i++)
 		ASSERT_TRUE(say(&sin, 'q'));
-	for (i = 0; i < 4; i++) {
-		ASSERT_EQ(0, pthread_join(t[i], &failed));
-		EXPECT_EQ(NULL, failed);
-	}
+	EXPECT_EQ(0, sm_threads_join(t, 4));
 	SM_EXPECT_PARKS(&self->env, 1);
 	close(s.l);
 }

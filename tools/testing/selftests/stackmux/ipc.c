@@ -806,8 +806,7 @@ static void race(struct __test_metadata *_metadata, struct run *r, bool values)
 		EXPECT_EQ(GIVERS * (r->rounds * (r->rounds + 1) / 2), r->sum);
 	for (i = 0; i < TAKERS; i++)
 		ASSERT_EQ(0, r->give(r->self, 0));
-	for (i = 0; i < TAKERS; i++)
-		pthread_join(t[i], NULL);
+	sm_threads_join(t, TAKERS);
 	SM_EXPECT_PARKS(&r->self->env, 20);
 }
 

@@ -310,8 +310,7 @@ TEST_F_TIMEOUT(preempt, herd, 120)
 		sm_rebase(&self->env);
 		memset(&h, 0, sizeof(h));
 		h.nr = nr;
-		for (i = 0; i < nr; i++)
-			ASSERT_EQ(0, sm_thread(&t[i], join_herd, &h));
+		SM_THREADS(t, nr, join_herd, &h);
 		ASSERT_TRUE(sm_wait_parked(&self->env, nr));
 		if (self->env.present) {
 			ASSERT_EQ(0, sm_shrink());
@@ -326,8 +325,7 @@ TEST_F_TIMEOUT(preempt, herd, 120)
 			ASSERT_EQ(0, sm_stats_read(&st));
 		sm_store(&h.end, 1);
 		sm_wake(&h.end, INT_MAX, SM_PRIVATE);
-		for (i = 0; i < nr; i++)
-			pthread_join(t[i], NULL);
+		sm_threads_join(t, nr);
 		if (!self->env.parked)
 			continue;
 		TH_LOG("%d threads runnable: stacks +%ld, preempted +%ld", nr,

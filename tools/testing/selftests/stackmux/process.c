@@ -1128,14 +1128,12 @@ TEST_F_TIMEOUT(process, proc_storm, 60)
 		ASSERT_EQ(0, sm_thread(&t[i], proc_loop_fn, &ps->loop[i]));
 	for (i = 0; i < ps->nr; i++)
 		ASSERT_TRUE(sm_wait_until(sm_load(&ps->loop[i].tid)));
-	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, sm_thread(&reader[i], proc_storm_reader, ps));
+	SM_THREADS(reader, 2, proc_storm_reader, ps);
 	end = sm_now_ns() + 3 * SM_SEC;
 	for (i = 0; sm_now_ns() < end || sm_load(&ps->reads) < 500; i++)
 		wakes += sm_wake(&ps->loop[i % ps->nr].futex[0], 1, SM_PRIVATE);
 	sm_store(&ps->stop, 1);
-	for (i = 0; i < 2; i++)
-		pthread_join(reader[i], NULL);
+	sm_threads_join(reader, 2);
 	for (i = 0; i < ps->nr; i++) {
 		ASSERT_TRUE(sm_wait_queued(&ps->loop[i].futex[0], SM_PRIVATE, 1));
 		rounds += sm_load(&ps->loop[i].rounds);

@@ -978,12 +978,9 @@ TEST_F_TIMEOUT(race, keeps, 90)
 	int64_t end = sm_now_ns() + patience;
 	pthread_t waiter[4], reader[2];
 	struct sm_stats st = { 0 };
-	int i;
 
-	for (i = 0; i < 4; i++)
-		ASSERT_EQ(0, sm_thread(&waiter[i], keeps_waiter, k));
-	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, sm_thread(&reader[i], keeps_reader, k));
+	SM_THREADS(waiter, 4, keeps_waiter, k);
+	SM_THREADS(reader, 2, keeps_reader, k);
 	if (self->env.parked) {
 		do {
 			sm_sleep_ms(50);
@@ -993,10 +990,8 @@ TEST_F_TIMEOUT(race, keeps, 90)
 		sm_sleep_ms(300);
 	}
 	sm_store(&k->stop, 1);
-	for (i = 0; i < 4; i++)
-		pthread_join(waiter[i], NULL);
-	for (i = 0; i < 2; i++)
-		pthread_join(reader[i], NULL);
+	sm_threads_join(waiter, 4);
+	sm_threads_join(reader, 2);
 	EXPECT_GT(k->waits, 0);
 	EXPECT_EQ(0, k->bad);
 	if (!self->env.parked)
@@ -1075,15 +1070,12 @@ TEST_F_TIMEOUT(race, thread_churn, 90)
 	int64_t end = sm_now_ns() + (self->env.parked ? 3 : 1) * SM_SEC;
 	struct churn c = { 0 };
 	pthread_t t[4];
-	int i;
 
-	for (i = 0; i < 4; i++)
-		ASSERT_EQ(0, sm_thread(&t[i], churn_fn, &c));
+	SM_THREADS(t, 4, churn_fn, &c);
 	while (sm_now_ns() < end || sm_load(&c.made) < 100)
 		sm_sleep_ms(20);
 	sm_store(&c.stop, 1);
-	for (i = 0; i < 4; i++)
-		pthread_join(t[i], NULL);
+	sm_threads_join(t, 4);
 	SM_EXPECT_PARKS(&self->env, 50);
 	EXPECT_TRUE(sm_wait_none_parked(&self->env));
 }

@@ -144,6 +144,28 @@ static inline int sm_no_idle_stacks(void)
 	       sm_write_long(SM_SYSFS "node_low", 0) ?: sm_shrink();
 }
 
+/* -------------------------------------------------------------------- threads */
+
+/* @n threads that do the same */
+#define SM_THREADS(threads, n, fn, arg)					\
+do {									\
+	long __t;							\
+									\
+	for (__t = 0; __t < (n); __t++)					\
+		ASSERT_EQ(0, sm_thread(&(threads)[__t], fn, arg));	\
+} while (0)
+
+/* Join @n threads: how many of them did not return NULL? */
+static inline int sm_threads_join(const pthread_t *t, int n)
+{
+	int i, failed = 0;
+	void *ret;
+
+	for (i = 0; i < n; i++)
+		failed += pthread_join(t[i], &ret) || ret;
+	return failed;
+}
+
 /* ------------------------------------------------------------ several waiters */
 
 /* Start the calls of @n waiters, and see all of them asleep. */

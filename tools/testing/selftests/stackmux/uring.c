@@ -315,13 +315,11 @@ TEST_F_TIMEOUT(uring, account, 120)
 	struct flood f = { .ev = self->ev, .nr = sm_rounds(2000) };
 	struct io_uring_cqe *cqe;
 	pthread_t t[3];
-	void *failed;
 	uint64_t sum;
-	size_t i, k;
+	size_t i;
 
 	for_each_ring(i) {
-		for (k = 0; k < ARRAY_SIZE(t); k++)
-			ASSERT_EQ(0, pthread_create(&t[k], NULL, flood, &f));
+		SM_THREADS(t, ARRAY_SIZE(t), flood, &f);
 		for (sum = 0; sum < f.nr * ARRAY_SIZE(t);) {
 			prep_read(self);
 			ASSERT_EQ(1, io_uring_submit(&self->ring));
@@ -331,10 +329,7 @@ TEST_F_TIMEOUT(uring, account, 120)
 			io_uring_cqe_seen(&self->ring, cqe);
 		}
 		EXPECT_EQ(f.nr * ARRAY_SIZE(t), sum);
-		for (k = 0; k < ARRAY_SIZE(t); k++) {
-			ASSERT_EQ(0, pthread_join(t[k], &failed));
-			EXPECT_EQ(NULL, failed);
-		}
+		EXPECT_EQ(0, sm_threads_join(t, ARRAY_SIZE(t)));
 		SM_EXPECT_PARKS(&self->env, 1);
 	}
 }
