@@ -688,6 +688,7 @@ TEST_F(abi, shrink)
 	EXPECT_EQ(64, sm_read_long(SM_SYSFS "percpu_max"));
 
 	ASSERT_EQ(0, sm_enable(0));
+	sm_rebase(&self->env);
 	ASSERT_EQ(nr, sm_sleepers_create(&s, nr, false));
 	ASSERT_TRUE(sm_sleepers_wait_asleep(&s));
 	ASSERT_TRUE(sm_wait_parked(&self->env, nr));
