@@ -297,7 +297,7 @@ static bool kernel_is_preemptible(void)
 TEST_F_TIMEOUT(preempt, herd, 120)
 {
 	const char * const limits[] = { "0\n", "8\n" };
-	int nr = 200 * sm_nr_cpus(), i, k;
+	int nr = 200 * sm_nr_cpus(), k;
 	int bound = kernel_is_preemptible() ? nr * 9 / 10 : 64 * sm_nr_cpus();
 	pthread_t *t = calloc(nr, sizeof(*t));
 	struct sm_stats before, st;
