@@ -13,7 +13,7 @@
 #define ENABLED	((int)PR_STACKMUX_ENABLED)
 #define EXEC	((int)PR_STACKMUX_EXEC)
 #define ACTIVE	((int)PR_STACKMUX_ACTIVE)
-#define KEEPS	((int)PR_STACKMUX_KEEPS)
+#define OPTED_OUT ((int)PR_STACKMUX_OPTED_OUT)
 
 FIXTURE(abi) {
 	struct sm_env env;
@@ -472,7 +472,7 @@ TEST_F(abi, counters)
 	ASSERT_EQ(0, sm_stats_read(&b));
 	EXPECT_GE(b.resumes + b.noswitch, a.resumes + a.noswitch + NW);
 	/* Whoever parked and is not parked now has been resumed. */
-	EXPECT_GE(b.resumes + b.parked, b.parks - b.noswitch - b.keeps);
+	EXPECT_GE(b.resumes + b.parked, b.parks - b.noswitch - b.pins);
 }
 
 /* What the line "Stackmux:" of a thread's status says */
@@ -486,9 +486,9 @@ do {									\
 
 #define EXPECT_STATUS(what, tid)	EXPECT_WORD(what, getpid(), tid)
 
-static void keep_stack(struct sm_waiter *w)
+static void opt_out(struct sm_waiter *w)
 {
-	sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0);
+	sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_OPTOUT, 0, 0);
 }
 
 /* A thread that is left out, in a process whose others park */
@@ -497,11 +497,11 @@ TEST_F(abi, thread)
 	struct sm_waiter *w = &self->w[NW - 1];
 	struct sm_stats st;
 
-	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0));
-	EXPECT_EQ(KEEPS, sm_get());
+	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_OPTOUT, 0, 0));
+	EXPECT_EQ(OPTED_OUT, sm_get());
 	ASSERT_EQ(0, sm_enable(0));
-	EXPECT_EQ(ENABLED | ACTIVE | KEEPS, sm_get());
-	EXPECT_STATUS("excluded thread", sm_gettid());
+	EXPECT_EQ(ENABLED | ACTIVE | OPTED_OUT, sm_get());
+	EXPECT_STATUS("excluded optout", sm_gettid());
 	/* It is the only one: not another thread, no child, no next program. */
 	EXPECT_EQ(ENABLED | ACTIVE, in_thread(get_thread));
 	EXPECT_EQ(ENABLED | ACTIVE, child_get(false));
@@ -514,11 +514,11 @@ TEST_F(abi, thread)
 	ASSERT_EQ(0, sm_stats_read(&self->env.base));
 	ASSERT_TRUE(start(self->w, NW - 1, &self->f));
 	EXPECT_TRUE(sm_wait_parked(&self->env, NW - 1));
-	w->before = keep_stack;
+	w->before = opt_out;
 	ASSERT_EQ(0, sm_waiter_futex(w, &self->f, 0, SM_PRIVATE));
 	ASSERT_TRUE(sm_wait_queued(&self->f, SM_PRIVATE, NW));
 	EXPECT_STATUS("parked", self->w[0].tid);
-	EXPECT_STATUS("excluded thread", w->tid);
+	EXPECT_STATUS("excluded optout", w->tid);
 	sm_sleep_ms(100 * sm_slow());
 	ASSERT_EQ(0, sm_stats_read(&st));
 	EXPECT_EQ(NW - 1, st.parked - self->env.base.parked);
@@ -613,7 +613,7 @@ TEST_F(abi, stats)
 
 	EXPECT_EQ(size, STATS(&st, size));
 	EXPECT_EQ(1, st.threads);
-	EXPECT_EQ(0, st.parked + st.lingering + st.kept + st.excluded);
+	EXPECT_EQ(0, st.parked + st.lingering + st.pinned + st.excluded);
 	EXPECT_LE(16384, st.stack_size);
 
 	ASSERT_EQ(0, sm_enable(0));
@@ -624,10 +624,10 @@ TEST_F(abi, stats)
 	EXPECT_EQ(size, STATS(&st, size));
 	EXPECT_EQ(NW + 1, st.threads);
 	EXPECT_EQ(NW, st.parked);
-	EXPECT_EQ(0, st.lingering + st.kept + st.excluded);
+	EXPECT_EQ(0, st.lingering + st.pinned + st.excluded);
 	EXPECT_LE(NW, st.records);
 	EXPECT_EQ(dbg.record_bytes, st.record_size);
-	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_KEEP, 0, 0));
+	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, PR_STACKMUX_T_OPTOUT, 0, 0));
 	EXPECT_EQ(size, STATS(&st, size));
 	EXPECT_EQ(1, st.excluded);
 	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_THREAD, 0, 0, 0));
@@ -637,41 +637,60 @@ TEST_F(abi, stats)
 #undef STATS
 }
 
-/* One value per file for everybody to read, four to write for the administrator */
+/* What users read or tune: one value per file. All other counters are debugfs's. */
 TEST_F(abi, sysfs)
 {
-	static const char * const knobs[] = { "percpu_max", "node_max", "node_low",
-					      "preempted_max" };
-	struct sm_stats a, b;
+	static const char * const shown[] = {
+		"parked", "records", "record_bytes", "stacks", "stacks_idle",
+	};
+	static const struct {
+		const char *name;
+		long max;
+	} limits[] = {
+		{ "percpu_max", 65536 },
+		{ "node_max", 65536 },
+		{ "node_low", 4096 },
+		{ "preempted_max", 65536 },
+	};
+	long before, val, max;
+	int i, files = 0;
 	char path[80];
-	unsigned int i;
-	long val;
+	struct dirent *d;
+	DIR *dir;
 
 	ASSERT_EQ(0, sm_enable(0));
-	for (i = 0; i < ARRAY_SIZE(sm_stat_names); i++) {
-		snprintf(path, sizeof(path), SM_SYSFS "%s", sm_stat_names[i].name);
-		ASSERT_EQ(0, sm_stats_read(&a));
+	for (i = 0; i < ARRAY_SIZE(shown); i++) {
+		snprintf(path, sizeof(path), SM_SYSFS "%s", shown[i]);
+		before = sm_read_key(SM_STATS, shown[i]);
 		val = sm_read_long(path);
-		ASSERT_EQ(0, sm_stats_read(&b));
-		/* What goes up and down may have done so meanwhile. */
 		EXPECT_LE(0, val);
-		if (*(long *)((char *)&a + sm_stat_names[i].offset) ==
-		    *(long *)((char *)&b + sm_stat_names[i].offset))
-			EXPECT_EQ(*(long *)((char *)&a + sm_stat_names[i].offset), val) {
-				TH_LOG("%s", sm_stat_names[i].name);
+		/* What goes up and down may have done so meanwhile. */
+		if (before == sm_read_key(SM_STATS, shown[i]))
+			EXPECT_EQ(before, val) {
+				TH_LOG("%s", shown[i]);
 			}
 		EXPECT_EQ(0444, sm_mode(path));
 	}
-	for (i = 0; i < ARRAY_SIZE(knobs); i++) {
-		snprintf(path, sizeof(path), SM_SYSFS "%s", knobs[i]);
+	for (i = 0; i < ARRAY_SIZE(limits); i++) {
+		snprintf(path, sizeof(path), SM_SYSFS "%s", limits[i].name);
+		max = limits[i].max;
 		EXPECT_EQ(0644, sm_mode(path));
-		EXPECT_EQ(0, sm_write_file(path, "7\n"));
-		EXPECT_EQ(7, sm_read_long(path));
-		EXPECT_EQ(-EINVAL, sm_write_file(path, "-1\n"));
+		EXPECT_EQ(0, sm_write_long(path, 0));
+		EXPECT_EQ(0, sm_write_long(path, max)) {
+			TH_LOG("%s", limits[i].name);
+		}
+		EXPECT_EQ(max, sm_read_long(path));
+		EXPECT_EQ(-EINVAL, sm_write_long(path, max + 1));
+		EXPECT_EQ(-EINVAL, sm_write_long(path, -1));
 		EXPECT_EQ(-EINVAL, sm_write_file(path, "many\n"));
-		EXPECT_EQ(-ERANGE, sm_write_file(path, "4294967296\n"));
-		EXPECT_EQ(7, sm_read_long(path));
+		EXPECT_EQ(max, sm_read_long(path));
 	}
+	dir = opendir(SM_SYSFS);
+	ASSERT_NE(NULL, dir);
+	while ((d = readdir(dir)))
+		files += d->d_name[0] != '.';
+	closedir(dir);
+	EXPECT_EQ(ARRAY_SIZE(shown) + ARRAY_SIZE(limits), files);
 }
 
 /* The threads that leave make the pool larger; shrink makes it smaller. */

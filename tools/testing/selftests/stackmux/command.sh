@@ -176,7 +176,7 @@ t_tracepoints()
 	rmdir $instance
 	says 'sleep-.*: stackmux_park: call=nanosleep rearms=0' &&
 	says ': stackmux_take: comm=sleep pid=' &&
-	says 'sleep-.*: stackmux_resume: call=nanosleep foreign='
+	says 'sleep-.*: stackmux_resume: call=nanosleep other_mm='
 }
 
 tests='usage absent'

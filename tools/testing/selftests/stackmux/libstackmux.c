@@ -117,7 +117,7 @@ TEST_F(libstackmux, opt_in)
 		EXPECT_EQ(-EINVAL, stackmux_enable(0));
 		EXPECT_EQ(-EINVAL, stackmux_disable());
 		EXPECT_EQ(-EINVAL, stackmux_get());
-		EXPECT_EQ(-EINVAL, stackmux_keep_thread(true));
+		EXPECT_EQ(-EINVAL, stackmux_optout_thread(true));
 		EXPECT_EQ(-EINVAL, stackmux_get_stats(&st));
 		EXPECT_EQ(4711, errno);
 		return;
@@ -126,10 +126,10 @@ TEST_F(libstackmux, opt_in)
 	EXPECT_EQ(0, stackmux_enable(PR_STACKMUX_F_EXEC));
 	EXPECT_EQ(PR_STACKMUX_ENABLED | PR_STACKMUX_EXEC | PR_STACKMUX_ACTIVE,
 		  stackmux_get());
-	EXPECT_EQ(0, stackmux_keep_thread(true));
+	EXPECT_EQ(0, stackmux_optout_thread(true));
 	EXPECT_EQ(PR_STACKMUX_ENABLED | PR_STACKMUX_EXEC | PR_STACKMUX_ACTIVE |
-		  PR_STACKMUX_KEEPS, stackmux_get());
-	EXPECT_EQ(0, stackmux_keep_thread(false));
+		  PR_STACKMUX_OPTED_OUT, stackmux_get());
+	EXPECT_EQ(0, stackmux_optout_thread(false));
 	EXPECT_EQ(0, stackmux_get_stats(&st));
 	EXPECT_EQ(1, st.threads);
 	EXPECT_EQ(-EFAULT, stackmux_get_stats(NULL));

@@ -338,10 +338,10 @@ TEST_F_TIMEOUT(preempt, herd, 120)
 
 /* ----------------------------------------------------------- seen from outside */
 
-/* "kept" was parked when somebody looked at its stack. */
+/* "pinned" was parked when somebody looked at its stack. */
 static bool is_parked(const char *word)
 {
-	return word && (!strcmp(word, "parked") || !strcmp(word, "kept"));
+	return word && (!strcmp(word, "parked") || !strcmp(word, "pinned"));
 }
 
 #define EXPECT_PROC(text, tid, name)					\

@@ -907,15 +907,15 @@ TEST_F_TIMEOUT(race, noswitch, 90)
  * Readers of /proc hold a reference on the stack of a thread that is about to
  * park. It has to keep the stack then, and go on where it stood.
  */
-struct keeps {
+struct pins {
 	pid_t tid[4];
 	int stop;
 	long waits, bad;
 };
 
-static void *keeps_waiter(void *p)
+static void *pins_waiter(void *p)
 {
-	struct keeps *k = p;
+	struct pins *k = p;
 	uint64_t seed = (long)&seed;
 	uint32_t f = 0;
 	int64_t until;
@@ -941,10 +941,10 @@ static void *keeps_waiter(void *p)
 	return NULL;
 }
 
-static void *keeps_reader(void *p)
+static void *pins_reader(void *p)
 {
 	static const char * const files[] = { "stack", "syscall", "wchan" };
-	struct keeps *k = p;
+	struct pins *k = p;
 	uint64_t seed = (long)&seed;
 	char path[64], buf[4096];
 	int fd[4][3], i, j;
@@ -970,22 +970,22 @@ static void *keeps_reader(void *p)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(race, keeps, 90)
+TEST_F_TIMEOUT(race, pins, 90)
 {
-	struct keeps *k = calloc(1, sizeof(*k));
+	struct pins *k = calloc(1, sizeof(*k));
 	/* On one CPU it may never happen, as the end of the test says. */
 	int64_t patience = (sm_nr_cpus() > 1 ? 40 : 5) * SM_SEC * sm_slow();
 	int64_t end = sm_now_ns() + patience;
 	pthread_t waiter[4], reader[2];
 	struct sm_stats st = { 0 };
 
-	SM_THREADS(waiter, 4, keeps_waiter, k);
-	SM_THREADS(reader, 2, keeps_reader, k);
+	SM_THREADS(waiter, 4, pins_waiter, k);
+	SM_THREADS(reader, 2, pins_reader, k);
 	if (self->env.parked) {
 		do {
 			sm_sleep_ms(50);
 			ASSERT_EQ(0, sm_stats_read(&st));
-		} while (st.keeps - self->env.base.keeps < 3 && sm_now_ns() < end);
+		} while (st.pins - self->env.base.pins < 3 && sm_now_ns() < end);
 	} else {
 		sm_sleep_ms(300);
 	}
@@ -998,9 +998,9 @@ TEST_F_TIMEOUT(race, keeps, 90)
 		return;
 	SM_EXPECT_PARKS(&self->env, 20);
 	/* On one CPU a reader is seldom preempted just then. */
-	if (st.keeps == self->env.base.keeps && sm_nr_cpus() == 1)
+	if (st.pins == self->env.base.pins && sm_nr_cpus() == 1)
 		SKIP(return, "one CPU: no reader was preempted holding a reference");
-	EXPECT_GT(st.keeps, self->env.base.keeps) {
+	EXPECT_GT(st.pins, self->env.base.pins) {
 		TH_LOG("none refused in %ld waits", k->waits);
 	}
 	free(k);
