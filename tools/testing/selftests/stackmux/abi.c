@@ -651,6 +651,7 @@ TEST_F(abi, sysfs)
 		{ "node_max", 65536 },
 		{ "node_low", 4096 },
 		{ "preempted_max", 65536 },
+		{ "in_place_max", 65536 },
 	};
 	long before, val, max;
 	int i, files = 0;

@@ -111,29 +111,43 @@ bool sm_wait_none_parked(struct sm_env *env)
 	return false;
 }
 
-static char sm_linger_saved[32], sm_preempted_saved[32];
-
-static void sm_machine_restore(void)
-{
-	sm_knobs_restore();
-	sm_write_file(SM_LINGER, sm_linger_saved);
-	sm_write_file(SM_PREEMPTED_MAX, sm_preempted_saved);
-}
-
-void sm_machine_prepare(void)
-{
-	sm_mount_debugfs();
-	sm_knobs_save();
+/* What all tests rely on, and what there was before */
+static struct {
+	const char *path, *value;
+	char saved[32];
+} sm_settings[] = {
 	/*
 	 * Each park is to lose its stack: a single sleeper would never. For those
 	 * that linger there is a variant of some tests, and for the others the
 	 * environment variable STACKMUX_LINGER.
 	 */
-	if (sm_read_file(SM_LINGER, sm_linger_saved, sizeof(sm_linger_saved)) > 0)
-		sm_knob_set(SM_LINGER, "0\n");
+	{ SM_LINGER, "0\n" },
 	/* So is each preemption: all tests are tests of that, too. */
-	if (sm_read_file(SM_PREEMPTED_MAX, sm_preempted_saved, sizeof(sm_preempted_saved)) > 0)
-		sm_knob_set(SM_PREEMPTED_MAX, "0\n");
+	{ SM_PREEMPTED_MAX, "0\n" },
+	/* Nor does anybody wait in place. */
+	{ SM_IN_PLACE_MAX, "0\n" },
+};
+
+static void sm_machine_restore(void)
+{
+	size_t i;
+
+	sm_knobs_restore();
+	for (i = 0; i < ARRAY_SIZE(sm_settings); i++)
+		if (sm_settings[i].saved[0])
+			sm_write_file(sm_settings[i].path, sm_settings[i].saved);
+}
+
+void sm_machine_prepare(void)
+{
+	size_t i;
+
+	sm_mount_debugfs();
+	sm_knobs_save();
+	for (i = 0; i < ARRAY_SIZE(sm_settings); i++)
+		if (sm_read_file(sm_settings[i].path, sm_settings[i].saved,
+				 sizeof(sm_settings[i].saved)) > 0)
+			sm_knob_set(sm_settings[i].path, sm_settings[i].value);
 	sm_knobs_restore();
 	atexit(sm_machine_restore);
 }

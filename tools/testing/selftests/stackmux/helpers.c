@@ -203,6 +203,8 @@ static struct sm_knob {
 	{ .path = SM_SYSFS "node_max" },
 	{ .path = SM_SYSFS "node_low" },
 	{ .path = SM_PREEMPTED_MAX },
+	{ .path = SM_IN_PLACE_MAX },
+	{ .path = SM_BACKOFF },
 	{ .path = "/proc/sys/kernel/pid_max" },
 	{ .path = "/proc/sys/kernel/threads-max" },
 	{ .path = "/proc/sys/kernel/core_pattern" },

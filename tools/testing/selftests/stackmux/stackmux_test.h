@@ -84,8 +84,10 @@
 #define SM_DEBUGFS	"/sys/kernel/debug/stackmux/"
 #define SM_SYSFS	"/sys/kernel/stackmux/"
 #define SM_PREEMPTED_MAX SM_SYSFS "preempted_max"
+#define SM_IN_PLACE_MAX	SM_SYSFS "in_place_max"
 #define SM_STATS	SM_DEBUGFS "stats"
 #define SM_LINGER	SM_DEBUGFS "linger"
+#define SM_BACKOFF	SM_DEBUGFS "backoff"
 
 /* errno of calls and operations that do not exist */
 #define SM_NOSYS	38
@@ -217,10 +219,11 @@ void sm_look_away(bool looked_on);
 
 #define SM_FOR_EACH_STAT(stat)						\
 	stat(parks) stat(resumes) stat(noswitch) stat(lingered)		\
-	stat(pins) stat(reserve) stat(starvations) stat(refills)	\
-	stat(trims) stat(clones) stat(newborns) stat(rearms)		\
-	stat(retries) stat(preempted) stat(stacks) stat(stacks_idle)	\
-	stat(stacks_max) stat(records) stat(record_bytes) stat(parked)
+	stat(waited_in_place) stat(pins) stat(reserve) stat(starvations) \
+	stat(refills) stat(trims) stat(clones) stat(newborns)		\
+	stat(rearms) stat(retries) stat(preempted) stat(stacks)		\
+	stat(stacks_idle) stat(stacks_max) stat(in_place) stat(records) \
+	stat(record_bytes) stat(parked)
 
 struct sm_stats {
 #define SM_STAT(name)	long name;
