@@ -64,11 +64,32 @@ bool sm_check_parked(struct sm_env *env, long n, struct sm_stats *st)
 	return !sm_stats_read(st) && sm_parks(env, st) >= n && sm_parked(env, st) >= n;
 }
 
+bool sm_check_none_parks(struct sm_env *env, long n)
+{
+	struct sm_stats st;
+
+	if (env->mode == 2 || (!sm_stats_read(&st) && sm_parks(env, &st) < n))
+		return true;
+	fprintf(stderr, "# wanted fewer than %ld parks, but there were %ld\n", n,
+		sm_parks(env, &st));
+	return false;
+}
+
+/* Does a thread that sleeps in a call do so where the test expects it? */
+static bool sm_is_right(struct sm_env *env, pid_t pid, pid_t tid)
+{
+	return !env->parked || !env->on_stack ||
+	       (!sm_task_is(pid, tid, "parked") && !sm_task_is(pid, tid, "lingering") &&
+		!sm_task_is(pid, tid, "pinned"));
+}
+
 bool sm_wait_parked(struct sm_env *env, long n)
 {
 	struct sm_stats st;
 	int64_t ns = sm_patience_ns() + n * SM_MSEC * sm_slow();
 
+	if (env->parked && env->on_stack)
+		return sm_check_none_parks(env, 1);
 	if (!env->parked || sm_wait_until_ns(sm_check_parked(env, n, &st), ns))
 		return true;
 	fprintf(stderr,
@@ -92,6 +113,10 @@ bool sm_wait_asleep(struct sm_env *env, pid_t pid, struct sm_waiter *w, long n)
 		if (w[i].done) {
 			fprintf(stderr, "# thread %ld: came back with %ld instead of sleeping\n",
 				i, w[i].ret);
+			return false;
+		}
+		if (!sm_is_right(env, pid, w[i].tid)) {
+			fprintf(stderr, "# thread %ld: does not stay on its stack\n", i);
 			return false;
 		}
 	}

@@ -92,6 +92,7 @@ TEST_F(io, readv_parts)
 	};
 	int kind;
 
+	sm_keeps_stack(&self->env, true);
 	for_each_kind(kind, SM_PIPE) {
 		sm_call(self->w, __NR_readv, self->c.rd, iov, 3);
 		ASSERT_TRUE(sm_start(&self->env, self->w));
@@ -190,6 +191,7 @@ TEST_F(io, terminal)
 	struct termios tio;
 	int m, s;
 
+	sm_keeps_stack(&self->env, true);
 	ASSERT_EQ(0, openpty(&m, &s, NULL, NULL, NULL));
 	/* By lines: half of one does not end the read. */
 	set_read(self, 0, s, sizeof(self->buf[0]));

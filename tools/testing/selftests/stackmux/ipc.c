@@ -65,6 +65,7 @@ struct kind {
 	long timed_out;
 	bool restarts;			/* after a signal, with SA_RESTART */
 	bool inherited;			/* a child can wait for it */
+	bool keeps_stack;		/* it does not park */
 };
 
 /* System V messages */
@@ -313,7 +314,7 @@ static const struct kind kinds[] = {
 		.name = "msgrcv", .open = msg_open, .close = msg_remove,
 		.set = msg_set, .event = msg_event, .right = msg_right,
 		.result = sizeof(TEXT), .remove = msg_remove, .removed = -EIDRM,
-		.inherited = true,
+		.inherited = true, .keeps_stack = true,
 	}, {
 		.name = "semop", .open = sem_open_, .close = sem_remove,
 		.set = sem_set, .event = sem_event, .right = sem_right,
@@ -334,7 +335,7 @@ static const struct kind kinds[] = {
 		.name = "io_getevents", .open = aio_open, .close = aio_close,
 		.set = aio_set, .event = aio_event, .right = aio_right,
 		.result = 1, .remove = aio_remove, .removed = -EINVAL,
-		.time_arg = 4, .timed_out = 0,
+		.time_arg = 4, .timed_out = 0, .keeps_stack = true,
 	}, {
 		.name = "flock", .open = flock_open, .close = lock_close,
 		.set = flock_set, .event = flock_event, .right = flock_right,
@@ -353,6 +354,7 @@ static bool kind_open(struct __test_metadata *_metadata, FIXTURE_DATA(ipc) *self
 	if (k >= kinds + ARRAY_SIZE(kinds))
 		return false;
 	memset(self->w, 0, sizeof(self->w));
+	sm_keeps_stack(&self->env, k->keeps_stack);
 	ASSERT_EQ(0, k->open(self)) {
 		TH_LOG("%s: %s", k->name, strerror(errno));
 	}
@@ -576,6 +578,7 @@ TEST_F(ipc, msgrcv_type)
 {
 	struct message m = { .type = 3, .text = TEXT };
 
+	sm_keeps_stack(&self->env, true);
 	ASSERT_EQ(0, msg_open(self));
 	sm_call(self->w, __NR_msgrcv, self->id, &self->in[0], 4, 5);
 	ASSERT_TRUE(sm_start(&self->env, self->w));
@@ -665,6 +668,7 @@ TEST_F(ipc, pgetevents_mask)
 	struct sm_waiter *w = self->w;
 	uint64_t before;
 
+	sm_keeps_stack(&self->env, true);
 	ASSERT_EQ(0, aio_open(self));
 	before = sm_mask_set(sm_bit(SIGUSR1) | sm_bit(SIGUSR2));
 	sm_handle(SIGUSR1, 0);
@@ -814,6 +818,7 @@ TEST_F_TIMEOUT(ipc, race_msg, 90)
 {
 	struct run r = { .self = self, .take = take_msg, .give = give_msg };
 
+	sm_keeps_stack(&self->env, true);
 	ASSERT_EQ(0, msg_open(self));
 	race(_metadata, &r, true);
 	msg_remove(self);

@@ -458,6 +458,7 @@ TEST_F(sleep, stopped_over_deadline)
 	ASSERT_EQ(0, sm_child_run(&s->c));
 	for (i = 0; i < s->c.nr; i++)
 		ASSERT_TRUE(sm_wait_until(sm_load(&s->c.w[i].entered)));
+	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	ASSERT_TRUE(sm_child_stop(&s->c));
 	for (i = 0; i < s->c.nr; i++)
 		sm_wait_until(sm_now_ns() > s->c.w[i].start_ns + ns + SLACK);

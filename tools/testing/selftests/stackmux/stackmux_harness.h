@@ -18,6 +18,7 @@ struct sm_env {
 	bool parked;		/* this run is to park */
 	bool present;		/* the kernel has stackmux */
 	bool lingering;		/* parked tasks may keep their stack for a while */
+	bool on_stack;		/* what waits now is to stay on its stack */
 	long mode;		/* sysctl kernel.stackmux */
 	struct sm_stats base;	/* counters before the test */
 };
@@ -28,6 +29,15 @@ int sm_linger(struct sm_env *env);
 /* NULL, or what is wrong. A kernel without stackmux leaves env->present false. */
 const char *sm_env_setup(struct sm_env *env, bool parked);
 
+/*
+ * The calls that follow do not park, in no run. Then those below see to it that no
+ * thread does that they are asked about; nor do as many as are expected at least.
+ */
+static inline void sm_keeps_stack(struct sm_env *env, bool keeps)
+{
+	env->on_stack = keeps;
+}
+
 /* Start counting anew, for a test of several steps. */
 void sm_rebase(struct sm_env *env);
 
@@ -37,7 +47,10 @@ void sm_rebase(struct sm_env *env);
  */
 bool sm_check_parked(struct sm_env *env, long n, struct sm_stats *st);
 
-/* Wait until that is so. Nothing to wait for in the classic run. */
+/*
+ * Wait until that is so. Nothing to wait for in the classic run, nor for calls that do
+ * not park: then no park may have been begun.
+ */
 bool sm_wait_parked(struct sm_env *env, long n);
 
 /* Wait until all @n waiters are asleep, parked where that is the point. */
@@ -49,6 +62,9 @@ bool sm_wait_none_parked(struct sm_env *env);
 /* Parks since the start: ends of them, and those that go on */
 long sm_parks(struct sm_env *env, const struct sm_stats *st);
 
+/* Fewer than @n, as far as there are no other processes that park */
+bool sm_check_none_parks(struct sm_env *env, long n);
+
 /* At least @n parks since the start (classic run: nothing to show). */
 #define SM_EXPECT_PARKS(env, n)						\
 do {									\
@@ -57,6 +73,10 @@ do {									\
 									\
 	if (__env->parked) {						\
 		ASSERT_EQ(0, sm_stats_read(&__st));			\
+		if (__env->on_stack) {					\
+			EXPECT_TRUE(sm_check_none_parks(__env, n));	\
+			break;						\
+		}							\
 		EXPECT_GE(sm_parks(__env, &__st), (long)(n)) {		\
 			TH_LOG("found awake +%ld, stacks pinned +%ld",	\
 			       __st.noswitch - __env->base.noswitch,	\
