@@ -47,12 +47,15 @@ static bool is_parked(pid_t pid, struct sm_waiter *w)
 				    sm_task_is(pid, w->tid, "lingering"));
 }
 
-/* All places are as they were at first. */
-#define EXPECT_LEFT()							\
-	EXPECT_TRUE(sm_wait_until(sm_read_key(SM_STATS, "in_place") <= self->base)) { \
-		TH_LOG("%ld in place, at first %ld",			\
-		       sm_read_key(SM_STATS, "in_place"), self->base);	\
-	}
+/* Are all places as they were at first? */
+static bool all_left(long base)
+{
+	if (sm_wait_until(sm_read_key(SM_STATS, "in_place") <= base))
+		return true;
+	fprintf(stderr, "# %ld in place, at first %ld\n", sm_read_key(SM_STATS, "in_place"),
+		base);
+	return false;
+}
 
 /* A thread in each kind of wait, and in place */
 static void start_kinds(struct __test_metadata *_metadata, FIXTURE_DATA(in_place) *self)
@@ -80,7 +83,7 @@ static void end_kinds(struct __test_metadata *_metadata, FIXTURE_DATA(in_place) 
 			TH_LOG("%s: %ld", line_names[i], self->l[i].w.ret);
 		}
 	}
-	EXPECT_LEFT();
+	EXPECT_TRUE(all_left(self->base));
 }
 
 /* ------------------------------------------------------------ who waits in place */
@@ -127,7 +130,7 @@ TEST_F_TIMEOUT(in_place, short_waits, 60)
 		for (k = 0; k < 2; k++)
 			line_close(&line[k]);
 	}
-	EXPECT_LEFT();
+	EXPECT_TRUE(all_left(self->base));
 }
 
 #define NR_SLEEPERS	20
@@ -159,7 +162,7 @@ TEST_F(in_place, bounded)
 	EXPECT_EQ(NR_SLEEPERS, sm_wake(&word, INT_MAX, SM_PRIVATE));
 	for (i = 0; i < NR_SLEEPERS; i++)
 		SM_JOIN(&w[i], 0);
-	EXPECT_LEFT();
+	EXPECT_TRUE(all_left(self->base));
 }
 
 /* Whose wait was long, parks the next times, until some waits were short. */
@@ -189,7 +192,7 @@ TEST_F(in_place, long_wait)
 		ASSERT_TRUE(sm_chan_take(&self->l[BY_EVENTFD].c));
 		ASSERT_TRUE(sm_wait_until(sm_task_state(getpid(), w.tid) == 'S'));
 		EXPECT_TRUE(sm_wait_until(is_parked(getpid(), &w)));
-		EXPECT_LEFT();
+		EXPECT_TRUE(all_left(self->base));
 	}
 	for (i++; i < p.rounds; i++) {
 		ASSERT_TRUE(line_send(l));
@@ -322,7 +325,7 @@ TEST_F(in_place, killed)
 	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	for (i = 0; i < NR_KINDS; i++)
 		EXPECT_EQ(0, sm_load(&l[i].w.done));
-	EXPECT_LEFT();
+	EXPECT_TRUE(all_left(self->base));
 }
 
 /* Asks whether to wait in place, and has no need to. */
@@ -360,7 +363,7 @@ TEST_F_TIMEOUT(in_place, exits, 120)
 			ASSERT_EQ(NULL, ret);
 		}
 	}
-	EXPECT_LEFT();
+	EXPECT_TRUE(all_left(self->base));
 }
 
 /* Their CPU goes: they are woken elsewhere, and the place is its all the same. */

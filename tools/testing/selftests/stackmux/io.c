@@ -372,7 +372,7 @@ TEST_F(io, receive_timeout)
 		sm_rebase(&self->env);
 		ASSERT_EQ(0, sm_waiter_run(self->w));
 		SM_JOIN(self->w, -EAGAIN);
-		SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_TICK);
+		SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_EARLY);
 		SM_EXPECT_PARKS(&self->env, 1);
 
 		/* No restart after a handler, and data in time */
@@ -399,7 +399,7 @@ TEST_F(io, accept_timeout)
 	sm_call(self->w, __NR_accept4, l, 0, 0, SOCK_CLOEXEC);
 	ASSERT_EQ(0, sm_waiter_run(self->w));
 	SM_JOIN(self->w, -EAGAIN);
-	SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_TICK);
+	SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_EARLY);
 	SM_EXPECT_PARKS(&self->env, 1);
 	close(l);
 }

@@ -210,7 +210,7 @@ TEST_F(room, timeout)
 		set_write(self, 0);
 		ASSERT_EQ(0, sm_waiter_run(self->w));
 		SM_JOIN(self->w, -EAGAIN);
-		SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_TICK);
+		SM_EXPECT_TOOK(self->w, sm_soon_ns() - SM_EARLY);
 		SM_EXPECT_PARKS(&self->env, 1);
 		ASSERT_TRUE(drain(self, self->filled));
 		sm_chan_close(&self->c);

@@ -97,9 +97,10 @@
 
 /*
  * Time-outs of sockets are counted in ticks, of which the first has begun already:
- * one tick, at HZ=100, too early is right.
+ * one tick, at HZ=100, too early is right. A busy host delivers some ticks late, and
+ * then several at once.
  */
-#define SM_TICK		(10 * SM_MSEC)
+#define SM_EARLY	(5 * SM_TICK)
 
 #define sm_load(p)	__atomic_load_n(p, __ATOMIC_ACQUIRE)
 #define sm_store(p, v)	__atomic_store_n(p, v, __ATOMIC_RELEASE)
