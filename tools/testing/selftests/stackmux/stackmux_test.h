@@ -100,6 +100,7 @@
  * one tick, at HZ=100, too early is right. A busy host delivers some ticks late, and
  * then several at once.
  */
+#define SM_TICK		(10 * SM_MSEC)
 #define SM_EARLY	(5 * SM_TICK)
 
 #define sm_load(p)	__atomic_load_n(p, __ATOMIC_ACQUIRE)
