@@ -81,6 +81,27 @@ TEST_F(judge, on_its_stack)
 	EXPECT_EQ(0, sm_parks(&self->env, &st));
 }
 
+/* Calls that are to keep their stack: those that park are found. */
+TEST_F(judge, keeps_stack)
+{
+	struct sm_env *env = &self->env;
+
+	sm_keeps_stack(env, true);
+	self->w.before = stay_out;
+	ASSERT_TRUE(waits(&self->w, &self->word));
+	EXPECT_TRUE(sm_wait_asleep(env, getpid(), &self->w, 1));
+	SM_EXPECT_PARKS(env, 1);
+	ASSERT_TRUE(ends(&self->w, &self->word));
+	self->w.before = NULL;
+	ASSERT_TRUE(waits(&self->w, &self->word));
+	EXPECT_FALSE(sm_wait_asleep(env, getpid(), &self->w, 1));
+	EXPECT_FALSE(sm_check_none_parks(env, 1));
+	sm_keeps_stack(env, false);
+	EXPECT_TRUE(sm_wait_asleep(env, getpid(), &self->w, 1));
+	SM_EXPECT_PARKS(env, 1);
+	ASSERT_TRUE(ends(&self->w, &self->word));
+}
+
 /* In another process; one of two */
 TEST_F(judge, child)
 {
