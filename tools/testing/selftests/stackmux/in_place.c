@@ -174,15 +174,15 @@ TEST_F(in_place, bounded)
 		ASSERT_EQ(0, sm_waiter_futex(&w[i], &word, 0, SM_PRIVATE));
 	for (i = 0; i < NR_SLEEPERS; i++)
 		ASSERT_TRUE(sm_sleeps(&w[i]));
-	EXPECT_GE(self->base + 2, sm_read_key(SM_STATS, "in_place"));
+	EXPECT_GE(self->base + 4, sm_read_key(SM_STATS, "in_place"));
 	for (i = 0; i < NR_SLEEPERS; i++) {
 		in_place += is_in_place(getpid(), &w[i]);
 		parked += is_parked(getpid(), &w[i]);
 	}
-	EXPECT_GE(2, in_place);
+	/* One that is preempted before it sleeps may find that its place is taken. */
+	EXPECT_GE(4, in_place);
 	EXPECT_LE(1, in_place);
-	/* One that was preempted before it slept counts as neither. */
-	EXPECT_LE(NR_SLEEPERS - 3, parked);
+	EXPECT_LE(NR_SLEEPERS - 4, parked);
 	EXPECT_EQ(NR_SLEEPERS, sm_wake(&word, INT_MAX, SM_PRIVATE));
 	for (i = 0; i < NR_SLEEPERS; i++)
 		SM_JOIN(&w[i], 0);
