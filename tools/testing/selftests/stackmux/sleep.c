@@ -498,6 +498,8 @@ TEST_F(sleep, stop_writes_rem)
 			SM_CHILD_RETURNS(-EFAULT, &s->c, i);
 	}
 	for (i = FIRST_ABSOLUTE; i < s->c.nr; i++) {
+		/* Not on its way back into the call, where the signal would do nothing */
+		ASSERT_TRUE(sm_wait_until(sm_waiter_asleep(s->c.pid, &s->c.w[i])));
 		ASSERT_EQ(0, sm_load(&s->c.w[i].done));
 		ASSERT_EQ(0, sm_child_signal(&s->c, i, SIGUSR1));
 		SM_CHILD_RETURNS(-EINTR, &s->c, i);
