@@ -374,7 +374,7 @@ static void *need_not_wait(void *arg)
 /* A thread that asked for a place, did not sleep, and exits, leaves no trace. */
 TEST_F_TIMEOUT(in_place, exits, 120)
 {
-	const long rounds = sm_rounds(10000);
+	const long rounds = sm_rounds(2000);
 	struct sm_chan c[2];
 	pthread_t t[2];
 	void *ret;
