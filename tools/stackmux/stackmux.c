@@ -182,11 +182,12 @@ static const char *call_name(long nr)
 /* ------------------------------------------------------------------ threads */
 
 /* The words of the line "Stackmux:" */
-enum word { PARKED, LINGERING, PINNED, READY, EXCLUDED, OFF, NR_WORDS };
+enum word { PARKED, LINGERING, IN_PLACE, PINNED, READY, EXCLUDED, OFF, NR_WORDS };
 
 static const char * const words[NR_WORDS] = {
 	[PARKED]	= "parked",
 	[LINGERING]	= "lingering",
+	[IN_PLACE]	= "in place",
 	[PINNED]	= "pinned",
 	[READY]		= "ready",
 	[EXCLUDED]	= "excluded",
@@ -741,6 +742,9 @@ static int doctor_process(int pid)
 	if (p.nr[LINGERING])
 		printf("%10lu sleep, and their stack is there for the next thread that needs it\n",
 		       p.nr[LINGERING]);
+	if (p.nr[IN_PLACE])
+		printf("%10lu sleep with it, since their last waits were short\n",
+		       p.nr[IN_PLACE]);
 	if (p.nr[PINNED])
 		printf("%10lu sleep with it: something refers to it, or they wake for nothing\n",
 		       p.nr[PINNED]);
