@@ -38,12 +38,14 @@
  *	   the size of the kernel's structure. If that is larger, the members
  *	   that the caller knows are filled; if it is smaller, the rest is set
  *	   to 0. %EINVAL: the size is smaller than %STACKMUX_STATS_SIZE_VER0;
- *	   %EFAULT: the structure cannot be written to.
+ *	   %E2BIG: it is larger than a page; %EFAULT: the structure cannot be
+ *	   written to.
  * RETRY:  register a struct stackmux_retry for the calling thread, or with NULL
  *	   and size 0 none; see there. Returns 0. %EINVAL: the size is smaller
  *	   than %STACKMUX_RETRY_SIZE_VER0, a flag is unknown, or an address is
- *	   not one of user space; %E2BIG: the structure is larger than the
- *	   kernel's, and the rest is not 0; %EFAULT: it cannot be read; %ENOMEM.
+ *	   not one of user space; %E2BIG: the structure is larger than a page, or
+ *	   larger than the kernel's and the rest is not 0; %EFAULT: it cannot be
+ *	   read; %ENOMEM.
  */
 #define PR_STACKMUX_ENABLE	1
 #define PR_STACKMUX_DISABLE	2

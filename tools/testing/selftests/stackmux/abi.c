@@ -596,6 +596,10 @@ TEST_F(abi, stats)
 	EXPECT_EQ(-EINVAL, STATS(&st, 0));
 	EXPECT_EQ(-EINVAL, STATS(&st, STACKMUX_STATS_SIZE_VER0 - 1));
 	EXPECT_EQ(-EINVAL, sm_prctl(PR_STACKMUX_STATS, (unsigned long)&st, size, 1));
+	/* No structure is larger than a page: nothing is cleared or compared for so long. */
+	EXPECT_EQ(-E2BIG, STATS(&st, 4097));
+	EXPECT_EQ(-E2BIG, STATS(&st, 1UL << 40));
+	EXPECT_EQ(-E2BIG, sm_prctl(PR_STACKMUX_RETRY, (unsigned long)&st, 1UL << 40, 0));
 	EXPECT_EQ(-EFAULT, STATS(NULL, size));
 	EXPECT_EQ(-EFAULT, STATS(-1UL, size));
 	page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
