@@ -240,7 +240,8 @@ void __stackmux_detach(struct task_struct *prev)
 		this_cpu_write(stackmux_slot, prev);
 		return;
 	}
-	old = this_cpu_xchg(stackmux_slot, prev);
+	/* Not this_cpu_xchg(): that is no atomic operation for other CPUs. */
+	old = xchg(this_cpu_ptr(&stackmux_slot), prev);
 	if (old)
 		stackmux_take(old);
 }
