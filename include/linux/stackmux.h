@@ -80,6 +80,8 @@ void stackmux_new_task(struct task_struct *tsk, u64 clone_flags);
 void __stackmux_newborn(struct task_struct *tsk);
 void __stackmux_preempt(struct pt_regs *regs);
 void __stackmux_free_task(struct task_struct *tsk);
+void __stackmux_hurry(struct task_struct *tsk);
+void __stackmux_set_policy(struct task_struct *tsk);
 bool __stackmux_threads_unlimited(void);
 void stackmux_exec(void);
 long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
@@ -93,6 +95,10 @@ void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk);
 bool __stackmux_io_wait(struct file *file, struct wait_queue_head *wq, unsigned int how,
 			long *timeo, unsigned long wchan);
 void stackmux_io_cancel(void);
+
+/* Of kernel/sched/core.c, for starve.c */
+void sched_wait_for_stack(struct task_struct *p);
+void sched_has_stack(struct task_struct *p);
 
 /* Where some of the classic waits are seen sleeping, of kernel/sched/wait.c */
 int do_wait_intr_irq(struct wait_queue_head *wq, struct wait_queue_entry *wait);
@@ -181,6 +187,21 @@ static __always_inline void stackmux_preempt(struct pt_regs *regs)
 		schedule();
 }
 
+/* From signal_wake_up_state(): SIGKILL is pending, and @tsk may wait for a stack. */
+static inline void stackmux_kill(struct task_struct *tsk)
+{
+	if (static_branch_unlikely(&stackmux_key) &&
+	    READ_ONCE(tsk->stackmux_stack) == STACKMUX_PARKED)
+		__stackmux_hurry(tsk);
+}
+
+/* From __sched_setscheduler(): @tsk may be real-time now, which must not park. */
+static inline void stackmux_set_policy(struct task_struct *tsk)
+{
+	if (static_branch_unlikely(&stackmux_key) && READ_ONCE(tsk->stackmux))
+		__stackmux_set_policy(tsk);
+}
+
 static inline void stackmux_free_task(struct task_struct *tsk)
 {
 	if (tsk->stackmux)
@@ -222,6 +243,8 @@ static inline void stackmux_free_stack(struct task_struct *tsk) { }
 static inline void stackmux_new_task(struct task_struct *tsk, u64 clone_flags) { }
 static inline void stackmux_newborn(struct task_struct *tsk, u64 clone_flags) { }
 static __always_inline void stackmux_preempt(struct pt_regs *regs) { schedule(); }
+static inline void stackmux_kill(struct task_struct *tsk) { }
+static inline void stackmux_set_policy(struct task_struct *tsk) { }
 static inline void stackmux_free_task(struct task_struct *tsk) { }
 static inline bool stackmux_threads_unlimited(void) { return false; }
 static inline void stackmux_exec(void) { }

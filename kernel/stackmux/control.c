@@ -10,7 +10,6 @@
 
 #include <linux/cpuhotplug.h>
 #include <linux/init.h>
-#include <linux/irq_work.h>
 #include <linux/mutex.h>
 #include <linux/sched/signal.h>
 #include <linux/sysctl.h>
@@ -22,12 +21,6 @@ DEFINE_STATIC_KEY_FALSE(stackmux_key);
 int stackmux_mode __read_mostly = STACKMUX_OPTIN;
 
 static DEFINE_MUTEX(stackmux_start_mutex);
-
-/* A list of the pool is too long or too short: this CPU's worker is to look at it. */
-static void stackmux_poke_fn(struct irq_work *work)
-{
-	stackmux_refill_wake();
-}
 
 static void stackmux_flush_cpu(void *unused)
 {
@@ -56,13 +49,12 @@ static int stackmux_cpu_prepare(unsigned int cpu)
 	return ret;
 }
 
-/* The CPU is gone, and its worker is parked. */
+/* The CPU is gone. */
 static int stackmux_cpu_dead(unsigned int cpu)
 {
 	local_irq_disable();
 	stackmux_slot_clear(cpu);
 	local_irq_enable();
-	stackmux_refill_dead(cpu);
 	stackmux_pool_drain_cpu(cpu);
 	return 0;
 }
@@ -92,9 +84,10 @@ int stackmux_start(void)
 
 	mutex_lock(&stackmux_start_mutex);
 	if (!static_key_enabled(&stackmux_key)) {
+		stackmux_starve_init();
 		ret = stackmux_record_init();
 		if (!ret)
-			ret = stackmux_pool_init(stackmux_poke_fn);
+			ret = stackmux_pool_init(stackmux_poked);
 		if (!ret)
 			ret = stackmux_hotplug_init();
 		if (!ret)

@@ -149,7 +149,7 @@ bool stackmux_epoll_wait(struct eventpoll *ep, struct epoll_event __user *events
 	e->events = events;
 	e->maxevents = maxevents;
 	e->masked = false;
-	e->timeout.set = false;
+	stackmux_timer_none(&e->timeout);
 	if (to)
 		stackmux_epoll_timeout(e, *to, slack);
 	if (unlikely(!stackmux_epoll_queue(e, ep))) {

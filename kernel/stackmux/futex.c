@@ -78,7 +78,7 @@ static long stackmux_futex_resume(struct stackmux_record *rec)
 	struct stackmux_futex *f = stackmux_private(rec, struct stackmux_futex);
 	long ret = __stackmux_futex_resume(rec);
 
-	if (ret == STACKMUX_REARMED || !f->timeout.set)
+	if (ret == STACKMUX_REARMED || !stackmux_timer_is_set(&f->timeout))
 		return ret;
 
 	stackmux_timer_cancel(&f->timeout);
@@ -142,7 +142,7 @@ int stackmux_futex_wait(u32 __user *uaddr, unsigned int flags, u32 val,
 	f->uaddr = uaddr;
 	f->val = val;
 	f->flags = flags;
-	f->timeout.set = false;
+	stackmux_timer_none(&f->timeout);
 	f->restartable = restartable;
 
 	ret = futex_wait_setup(uaddr, val, flags, &f->q, &hb);
@@ -232,7 +232,7 @@ int stackmux_futex_waitv(struct futex_vector **v, unsigned int count,
 
 	f->v = *v;
 	f->count = count;
-	f->timeout.set = false;
+	stackmux_timer_none(&f->timeout);
 	if (timeout)
 		stackmux_timer_start(&f->timeout, timeout->timer.base->clockid,
 				     hrtimer_get_softexpires(&timeout->timer), 0,

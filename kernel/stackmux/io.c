@@ -121,7 +121,7 @@ static noinline bool stackmux_io_wait_on(struct stackmux_record *rec, struct fil
 	if (io->file != file)
 		return false;
 	/* What is left of SO_RCVTIMEO, for the case that it sleeps here */
-	if (timeo && io->timeout.set)
+	if (timeo && stackmux_timer_is_set(&io->timeout))
 		*timeo = max(1L, (long)(io->deadline - jiffies));
 	if (signal_pending(current))
 		return false;
@@ -161,7 +161,7 @@ static noinline bool stackmux_io_park(struct stackmux_record *rec, struct file *
 	io->file = get_file(file);
 	io->wq = wq;
 	io->how = how;
-	io->timeout.set = false;
+	stackmux_timer_none(&io->timeout);
 	if (timeo && *timeo != MAX_SCHEDULE_TIMEOUT)
 		return stackmux_io_queue_timed(io, *timeo);
 	return stackmux_io_queue(io);
@@ -263,7 +263,7 @@ static noinline long stackmux_io_nonblock(struct stackmux_record *rec,
 
 	do {
 		if (signal_pending(current)) {
-			ret = io->timeout.set ? -EINTR : -ERESTARTSYS;
+			ret = stackmux_timer_is_set(&io->timeout) ? -EINTR : -ERESTARTSYS;
 			break;
 		}
 		rec->rearmed = true;

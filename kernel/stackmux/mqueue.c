@@ -107,7 +107,7 @@ static int stackmux_mq_wait(struct file *file, int sr, ktime_t *expires,
 	wq_add(info, sr, &q->wait);
 	spin_unlock(&info->lock);
 
-	q->timeout.set = false;
+	stackmux_timer_none(&q->timeout);
 	if (expires)
 		stackmux_timer_start(&q->timeout, CLOCK_REALTIME, *expires, 0,
 				     HRTIMER_MODE_ABS);

@@ -209,15 +209,19 @@ NOKPROBE_SYMBOL(stackmux_drop_rethooks);
 
 /* As syscall_exit_to_user_mode(), or irqentry_exit_to_user_mode() */
 static noinstr void stackmux_to_user_mode(struct stackmux_record *rec,
-					  struct pt_regs *regs)
+					  struct pt_regs *regs, bool make_up)
 {
 	instrumentation_begin();
 	if (likely(rec->op->resume)) {
 		stackmux_resume(rec, regs);
+		if (unlikely(make_up))
+			stackmux_make_up();
 		syscall_exit_to_user_mode_work(regs);
 	} else {
 		/* Any call that it has made is over. */
 		stackmux_count(STACKMUX_PREEMPTED);
+		if (unlikely(make_up))
+			stackmux_make_up();
 		local_irq_disable();
 		exit_to_user_mode_prepare(regs);
 	}
@@ -241,7 +245,7 @@ __visible notrace void stackmux_ret_from_park(struct task_struct *prev,
 	struct stackmux_record *rec = current->stackmux;
 	struct vm_struct *vm = task_stack_vm_area(current);
 	struct stackmux_stack *s;
-	bool other_mm;
+	bool other_mm, make_up = false;
 
 	schedule_tail_parked(prev);
 	if (unlikely(starving))
@@ -257,16 +261,18 @@ __visible notrace void stackmux_ret_from_park(struct task_struct *prev,
 	if (unlikely(rec->was_granted)) {
 		rec->was_granted = false;
 		rec->keep_until_user = true;
-		stackmux_grant_used(rec);
+		stackmux_grant_used();
 	}
 	/*
-	 * The threads of an address space are in one memory cgroup. On failure
-	 * the stack is charged to nobody: a wake-up cannot fail.
+	 * By force, since a wake-up can neither fail nor wait for memory. If that is too
+	 * much for its group the task makes up for it when the call is over.
 	 */
-	if (unlikely(other_mm) && !stackmux_charged_to_current(vm))
-		stackmux_recharge(vm, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	if (unlikely(!stackmux_charged_to_current(vm))) {
+		stackmux_recharge(vm, GFP_ATOMIC);
+		make_up = stackmux_over_limit();
+	}
 
 	trace_stackmux_resume(rec, other_mm);
-	stackmux_to_user_mode(rec, regs);
+	stackmux_to_user_mode(rec, regs, make_up);
 }
 NOKPROBE_SYMBOL(stackmux_ret_from_park);

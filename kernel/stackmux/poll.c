@@ -160,7 +160,7 @@ int stackmux_poll_start(struct stackmux_poll *p, struct timespec64 *end_time)
 	p->nomem = false;
 	p->triggered = false;
 	p->finish = false;
-	p->timeout.set = false;
+	stackmux_timer_none(&p->timeout);
 
 	count = stackmux_poll_scan(p);
 	if (count || !end_time)
@@ -257,8 +257,8 @@ static long stackmux_poll_set_restart(struct stackmux_poll *p)
 
 	restart->poll.ufds = p->ufds;
 	restart->poll.nfds = p->nfds;
-	restart->poll.has_timeout = p->timeout.set;
-	if (p->timeout.set) {
+	restart->poll.has_timeout = stackmux_timer_is_set(&p->timeout);
+	if (stackmux_timer_is_set(&p->timeout)) {
 		restart->poll.tv_sec = p->end_time.tv_sec;
 		restart->poll.tv_nsec = p->end_time.tv_nsec;
 	}

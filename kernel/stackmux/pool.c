@@ -5,8 +5,8 @@
  * Per-CPU caches over per-node lists. A CPU takes from and gives to its cache
  * with interrupts off, under a run-queue lock as a rule; batches go between the
  * cache and the list of the CPU's node, so stacks that pile up where threads
- * park flow to where threads are cloned. So nothing here may wake a task: a worker,
- * which allocates and frees, is poked by irq_work.
+ * park flow to where threads are cloned. So nothing here may wake a task: an irq_work
+ * looks at those who wait for a stack, and wakes a worker, which allocates and frees.
  */
 #include <linux/shrinker.h>
 #include <linux/slab.h>
@@ -22,18 +22,16 @@ unsigned int stackmux_percpu_max __read_mostly = 2 * STACKMUX_BATCH;
 unsigned int stackmux_node_max __read_mostly;
 unsigned int stackmux_node_low __read_mostly = STACKMUX_BATCH;
 
+/* Somebody waits for a stack, so CPUs cache none: percpu_max otherwise. Set by starve.c. */
+bool stackmux_wanting __read_mostly;
+unsigned int stackmux_cache_max __read_mostly = 2 * STACKMUX_BATCH;
+
 static int __init stackmux_pool_tune(void)
 {
 	stackmux_node_max = min(4 * STACKMUX_BATCH * num_possible_cpus(), 65536U);
 	return 0;
 }
 core_initcall(stackmux_pool_tune);
-
-/* Wakes this CPU's worker as soon as interrupts are enabled. */
-static void stackmux_poke(struct stackmux_cpu *sc)
-{
-	irq_work_queue(&sc->poke);
-}
 
 /* Moves up to @nr stacks from a node's list to @head; returns how many. */
 static unsigned int stackmux_node_get(struct stackmux_node *node, unsigned int nr,
@@ -91,8 +89,10 @@ struct stackmux_stack *stackmux_pool_get_slow(struct stackmux_cpu *sc)
 				break;
 		}
 	}
-	if (READ_ONCE(node->nr_idle) < READ_ONCE(stackmux_node_low))
-		stackmux_poke(sc);
+	/* While somebody starves there is nothing to fill lists with. */
+	if (READ_ONCE(node->nr_idle) < READ_ONCE(stackmux_node_low) &&
+	    !READ_ONCE(stackmux_wanting))
+		stackmux_poke();
 
 	s = sc->idle;
 	if (s) {
@@ -138,8 +138,9 @@ void stackmux_pool_put_slow(struct stackmux_cpu *sc)
 	}
 	sc->idle = last->next;
 	sc->nr_idle -= nr;
-	if (stackmux_node_put(node, nr, first, last) > READ_ONCE(stackmux_node_max))
-		stackmux_poke(sc);
+	if (stackmux_node_put(node, nr, first, last) > READ_ONCE(stackmux_node_max) ||
+	    READ_ONCE(stackmux_wanting))
+		stackmux_poke();
 }
 
 /**
@@ -312,7 +313,7 @@ int stackmux_pool_init(void (*poke)(struct irq_work *work))
 		for_each_node(nid)
 			raw_spin_lock_init(&nodes[nid].lock);
 		for_each_possible_cpu(cpu)
-			init_irq_work(&per_cpu(stackmux_cpu.poke, cpu), poke);
+			per_cpu(stackmux_cpu.poke, cpu) = IRQ_WORK_INIT_HARD(poke);
 		stackmux_nodes = nodes;
 	}
 	if (!shrinker) {

@@ -35,6 +35,7 @@ struct stackmux_stack {
 #define STACKMUX_MM_CLEAN	0ULL	/* nothing on it but zeroes */
 #define STACKMUX_MM_UNKNOWN	(~0ULL)
 
+#define STACKMUX_PAGES		(THREAD_SIZE / PAGE_SIZE)
 #define STACKMUX_RESERVES	2
 #define STACKMUX_BATCH		8U	/* stacks moved between CPU and node at once */
 #define STACKMUX_LOOK		16	/* stacks looked at for one that fits */
@@ -65,7 +66,7 @@ enum stackmux_stat {
  * @reserve: stacks that are never lent past the resume prologue. Two, since
  *	     the task that leaves one may be followed by another that needs one
  *	     before the switch is finished.
- * @poke: wakes the CPU's refill worker from under a run-queue lock
+ * @poke: has starve.c look at those who wait for a stack, and at the lists
  * @stats: counters of this CPU
  */
 struct stackmux_cpu {
@@ -83,6 +84,12 @@ static inline void stackmux_count(enum stackmux_stat stat)
 	this_cpu_inc(stackmux_cpu.stats[stat]);
 }
 
+/* From under a run-queue lock: as soon as interrupts are enabled */
+static inline void stackmux_poke(void)
+{
+	irq_work_queue(this_cpu_ptr(&stackmux_cpu.poke));
+}
+
 /**
  * struct stackmux_node - idle stacks of a memory node that no CPU caches
  * @lock: protects the list; interrupts off
@@ -97,6 +104,8 @@ struct stackmux_node {
 
 extern struct stackmux_node *stackmux_nodes;
 extern unsigned int stackmux_percpu_max, stackmux_node_max, stackmux_node_low;
+extern unsigned int stackmux_cache_max;
+extern bool stackmux_wanting;
 extern atomic_long_t stackmux_nr_stacks, stackmux_max_stacks;
 
 /* stack.c */
@@ -105,6 +114,8 @@ void stackmux_stack_destroy(struct stackmux_stack *s);
 void stackmux_stack_adopt(struct task_struct *tsk);
 bool stackmux_charged_to_current(struct vm_struct *vm);
 int stackmux_recharge(struct vm_struct *vm, gfp_t gfp);
+bool stackmux_over_limit(void);
+void stackmux_make_up(void);
 
 /* pool.c */
 int stackmux_pool_init(void (*poke)(struct irq_work *work));
@@ -211,7 +222,7 @@ static inline void stackmux_pool_put(struct stackmux_stack *s)
 
 	s->next = sc->idle;
 	sc->idle = s;
-	if (unlikely(++sc->nr_idle > READ_ONCE(stackmux_percpu_max)))
+	if (unlikely(++sc->nr_idle > READ_ONCE(stackmux_cache_max)))
 		stackmux_pool_put_slow(sc);
 }
 

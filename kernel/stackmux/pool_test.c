@@ -47,7 +47,8 @@ static void pool_test_exit(struct kunit *test)
 	stackmux_percpu_max = saved->percpu_max;
 	stackmux_node_max = saved->node_max;
 	stackmux_node_low = saved->node_low;
-	stackmux_refill_wake();
+	stackmux_limits_changed();
+	stackmux_refill_wake(raw_smp_processor_id());
 }
 
 /* Empties this CPU's cache and all lists into a chain. Interrupts off. */
@@ -144,6 +145,7 @@ static void test_own_first(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(mine); i++)
 		mine[i] = used_stack(test);
 	stackmux_percpu_max = ARRAY_SIZE(mine);
+	stackmux_limits_changed();
 	local_irq_disable();
 	chain = drain(&nr);
 	for (i = 0; i < ARRAY_SIZE(mine); i++) {
@@ -199,6 +201,7 @@ static void test_overflow_to_node(struct kunit *test)
 		mine[i] = used_stack(test);
 
 	stackmux_percpu_max = max;
+	stackmux_limits_changed();
 	local_irq_disable();
 	chain = drain(&nr);
 	for (i = 0; i < total; i++)

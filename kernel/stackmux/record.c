@@ -84,6 +84,22 @@ void __stackmux_free_task(struct task_struct *tsk)
 	tsk->stackmux = NULL;
 }
 
+/*
+ * The policy of a task has been changed. If it must not park any more it gets its stack
+ * at once, not when it is woken: its wait arms again, and goes on on that.
+ */
+void __stackmux_set_policy(struct task_struct *tsk)
+{
+	enum stackmux_stack_state state = READ_ONCE(tsk->stackmux_stack);
+
+	if (!rt_or_dl_prio(READ_ONCE(tsk->normal_prio)))
+		return;
+	if (state == STACKMUX_PARKED || state == STACKMUX_LINGERING)
+		wake_up_state(tsk, TASK_INTERRUPTIBLE);
+	if (state == STACKMUX_PARKED)
+		__stackmux_hurry(tsk);
+}
+
 bool __stackmux_may_park(gfp_t gfp)
 {
 	struct stackmux_record *rec = current->stackmux;

@@ -117,7 +117,7 @@ bool stackmux_semop(struct sem_array *sma, struct sem_queue *queue, ktime_t *exp
 	WRITE_ONCE(s->queue.status, -EINTR);
 	list_replace(&queue->list, &s->queue.list);
 
-	s->timeout.set = false;
+	stackmux_timer_none(&s->timeout);
 	if (expires)
 		stackmux_timer_start(&s->timeout, CLOCK_MONOTONIC, *expires,
 				     current->timer_slack_ns, HRTIMER_MODE_ABS);

@@ -115,7 +115,7 @@ int stackmux_sigtimedwait(const sigset_t *mask, ktime_t *timeout)
 	struct stackmux_sigwait *w = stackmux_private(rec, struct stackmux_sigwait);
 
 	w->mask = *mask;
-	w->timeout.set = false;
+	stackmux_timer_none(&w->timeout);
 	if (timeout)
 		stackmux_timer_start(&w->timeout, CLOCK_MONOTONIC, *timeout,
 				     current->timer_slack_ns, HRTIMER_MODE_REL);

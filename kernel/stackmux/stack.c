@@ -5,8 +5,8 @@
  * A stack that the pool owns carries VM_STACKMUX in its vm_struct. It counts
  * as KernelStack from its creation to its end, idle or not. It stays charged to
  * the memory cgroup of the task that used it last, through an obj_cgroup, which
- * does not keep a dead cgroup alive; the next user of another address space
- * re-charges it.
+ * does not keep a dead cgroup alive; the next user that is in another group charges it
+ * to that.
  */
 #include <linux/magic.h>
 #include <linux/memcontrol.h>
@@ -16,8 +16,6 @@
 #include <linux/vmstat.h>
 
 #include "stackmux.h"
-
-#define STACKMUX_PAGES		(THREAD_SIZE / PAGE_SIZE)
 
 atomic_long_t stackmux_nr_stacks = ATOMIC_LONG_INIT(0);
 atomic_long_t stackmux_max_stacks = ATOMIC_LONG_INIT(0);
@@ -58,11 +56,56 @@ bool stackmux_charged_to_current(struct vm_struct *vm)
 		objcg = __folio_objcg(folio);
 	return objcg == current_obj_cgroup();
 }
+
+/**
+ * stackmux_over_limit - has the group of current, or one above it, more than it may?
+ *
+ * Context: process context.
+ */
+bool stackmux_over_limit(void)
+{
+	struct mem_cgroup *memcg;
+	bool over = false;
+
+	rcu_read_lock();
+	for (memcg = mem_cgroup_from_task(current); memcg && !mem_cgroup_is_root(memcg);
+	     memcg = parent_mem_cgroup(memcg))
+		if (page_counter_read(&memcg->memory) > READ_ONCE(memcg->memory.max))
+			over = true;
+	rcu_read_unlock();
+	return over;
+}
+
+/**
+ * stackmux_make_up - the stack of current was charged by force: make up for it
+ *
+ * One charge of the same size that may wait: the group reclaims, or its own OOM killer
+ * runs, as if the stack had been charged in this way.
+ *
+ * Context: process context, on the way to user mode; no locks.
+ */
+void stackmux_make_up(void)
+{
+	struct obj_cgroup *objcg = get_obj_cgroup_from_current();
+
+	if (!objcg)
+		return;
+	if (!obj_cgroup_charge(objcg, GFP_KERNEL, THREAD_SIZE))
+		obj_cgroup_uncharge(objcg, THREAD_SIZE);
+	obj_cgroup_put(objcg);
+}
 #else
 bool stackmux_charged_to_current(struct vm_struct *vm)
 {
 	return true;
 }
+
+bool stackmux_over_limit(void)
+{
+	return false;
+}
+
+void stackmux_make_up(void) { }
 #endif
 
 /**

@@ -13,7 +13,7 @@
 
 #include <linux/compat.h>
 #include <linux/hrtimer.h>
-#include <linux/llist.h>
+#include <linux/list.h>
 #include <linux/ptrace.h>
 #include <linux/sched.h>
 #include <linux/sched/rt.h>
@@ -52,7 +52,7 @@ struct stackmux_op {
  * What a call may keep while it waits. The record is to stay small: there is one for
  * each thread. PREEMPT_RT has a bigger futex_q.
  */
-#define STACKMUX_PRIVATE_LONGS	(IS_ENABLED(CONFIG_PREEMPT_RT) ? 36 : 28)
+#define STACKMUX_PRIVATE_LONGS	(IS_ENABLED(CONFIG_PREEMPT_RT) ? 35 : 27)
 #define STACKMUX_RECORD_MAX	(IS_ENABLED(CONFIG_PREEMPT_RT) ? 512 : 448)
 
 /**
@@ -61,14 +61,15 @@ struct stackmux_op {
  * @op: what it waits in
  * @task: whose record this is
  * @mm_id: the address space that the task lived in when it last parked
- * @starving: entry in the list of a refill worker
- * @granted: the stack that a worker gave to the task when it took it from
- *	     there; otherwise NULL
+ * @starving: entry in the queue of those that wait for a stack; its prev is NULL if
+ *	      the task is not there
+ * @granted: the stack that the task was given when it was taken from there;
+ *	     otherwise NULL
  * @retry: user code that re-checks the condition itself, or NULL
  * @wchan: where the classic call would sleep
  * @cpu: where the task parked last, while its stack lingers there, or waits in
- *	 place; whose worker granted the stack
- * @since: since when it waits in place, in jiffies
+ *	 place
+ * @since: since when it waits in place, in jiffies; or starves, in microseconds
  * @backoff: waits that have to be short before one is in place
  * @rearms: times this wait was armed again after a wake that brought nothing
  * @on_reserve: switched in on a reserve stack, only to ask for a real one
@@ -81,8 +82,8 @@ struct stackmux_op {
  *
  * Allocated when the task parks for the first time, which may be before it runs,
  * freed with the task. The task itself writes it, and the CPUs that switch from and to
- * the task; a worker writes @granted and @cpu while nothing else can wake the task, and
- * wake sources write to @private.
+ * the task; whoever grants a stack writes @granted while nothing else can wake the task,
+ * and wake sources write to @private.
  */
 struct stackmux_record {
 	struct pt_regs regs;
@@ -90,7 +91,7 @@ struct stackmux_record {
 	struct task_struct *task;
 	u64 mm_id;
 	union {
-		struct llist_node starving;
+		struct list_head starving;
 		struct stackmux_stack *granted;
 	};
 	const struct stackmux_retry *retry;
@@ -160,19 +161,26 @@ static inline void stackmux_disarm(void)
 
 /**
  * struct stackmux_timer - the deadline of a wait
- * @sleeper: wakes the task when it has passed
- * @set: there is a deadline
+ * @sleeper: wakes the task when it has passed; without a function there is no deadline
  */
 struct stackmux_timer {
 	struct hrtimer_sleeper sleeper;
-	bool set;
 };
+
+static inline bool stackmux_timer_is_set(const struct stackmux_timer *t)
+{
+	return t->sleeper.timer.function;
+}
+
+static inline void stackmux_timer_none(struct stackmux_timer *t)
+{
+	t->sleeper.timer.function = NULL;
+}
 
 static inline void stackmux_timer_start(struct stackmux_timer *t, clockid_t clock,
 					ktime_t expires, u64 slack_ns,
 					enum hrtimer_mode mode)
 {
-	t->set = true;
 	hrtimer_init_sleeper(&t->sleeper, clock, mode);
 	hrtimer_set_expires_range_ns(&t->sleeper.timer, expires, slack_ns);
 	hrtimer_sleeper_start_expires(&t->sleeper, mode);
@@ -180,12 +188,12 @@ static inline void stackmux_timer_start(struct stackmux_timer *t, clockid_t cloc
 
 static inline bool stackmux_timer_fired(struct stackmux_timer *t)
 {
-	return t->set && !READ_ONCE(t->sleeper.task);
+	return stackmux_timer_is_set(t) && !READ_ONCE(t->sleeper.task);
 }
 
 static inline void stackmux_timer_cancel(struct stackmux_timer *t)
 {
-	if (t->set)
+	if (stackmux_timer_is_set(t))
 		hrtimer_cancel(&t->sleeper.timer);
 }
 
@@ -263,6 +271,8 @@ void stackmux_ret_from_park(struct task_struct *prev, struct pt_regs *regs,
 /* switch.c */
 extern bool stackmux_linger;
 void stackmux_slot_clear(unsigned int cpu);
+bool stackmux_cpu_has_stacks(unsigned int cpu);
+struct stackmux_stack *stackmux_get_stack(u64 mm_id);
 
 /* in_place.c */
 extern u8 stackmux_backoff;
@@ -290,13 +300,30 @@ static __always_inline bool stackmux_wait_in_place(struct stackmux_record *rec)
 /* preempt.c */
 extern unsigned int stackmux_preempted_max;
 
+/* starve.c */
+
+/*
+ * The state of a task that waits for a stack. No wake-up but a grant matches it, and it
+ * is none of those that /proc tells apart from R.
+ */
+#define STACKMUX_STARVING	TASK_NOLOAD
+
+void stackmux_starve_init(void);
+void stackmux_starve(struct stackmux_record *rec);
+void stackmux_queue_starving(struct task_struct *tsk);
+bool stackmux_grant(struct stackmux_stack *s);
+void stackmux_grant_used(void);
+bool stackmux_wants_stack(bool *dying);
+unsigned int stackmux_nr_starving_tasks(void);
+void stackmux_limits_changed(void);
+void stackmux_poked(struct irq_work *work);
+int stackmux_waits_show(struct seq_file *m, void *unused);
+
 /* refill.c */
 int stackmux_refill_init(void);
-void stackmux_refill_dead(unsigned int cpu);
-void stackmux_refill_wake(void);
+bool stackmux_refill_needed(void);
+void stackmux_refill_wake(unsigned int cpu);
 void stackmux_refill_settle(void);
-void stackmux_starve(struct stackmux_record *rec);
-void stackmux_grant_used(struct stackmux_record *rec);
 
 /* retry.c */
 long stackmux_set_retry(const void __user *from, size_t size);

@@ -7,6 +7,8 @@
  *
  * /sys/kernel/debug/stackmux/ is for tests:
  *	stats		all counters, one "name value" a line
+ *	waits		for how long woken tasks waited for a stack: "N M" a line, M of
+ *			them less than N microseconds, but not less than N/2
  *	linger		0: from now on take the stack at each park, not at the next one
  *			of the CPU
  *	backoff		waits that have to be short before one is in place
@@ -27,6 +29,7 @@ enum {
 	STACKMUX_STACKS_IDLE,
 	STACKMUX_STACKS_MAX,
 	STACKMUX_NR_IN_PLACE,
+	STACKMUX_NR_STARVING,
 	STACKMUX_RECORDS,
 	STACKMUX_RECORD_BYTES,
 	STACKMUX_NR_PARKED,
@@ -53,6 +56,7 @@ static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_STACKS_IDLE]	= "stacks_idle",
 	[STACKMUX_STACKS_MAX]	= "stacks_max",
 	[STACKMUX_NR_IN_PLACE]	= "in_place",
+	[STACKMUX_NR_STARVING]	= "starving",
 	[STACKMUX_RECORDS]	= "records",
 	[STACKMUX_RECORD_BYTES]	= "record_bytes",
 	[STACKMUX_NR_PARKED]	= "parked",
@@ -81,6 +85,8 @@ static u64 stackmux_value(unsigned int i)
 		return atomic_long_read(&stackmux_max_stacks);
 	case STACKMUX_NR_IN_PLACE:
 		return stackmux_nr_in_place();
+	case STACKMUX_NR_STARVING:
+		return stackmux_nr_starving_tasks();
 	case STACKMUX_RECORDS:
 		return stackmux_nr_records();
 	case STACKMUX_RECORD_BYTES:
@@ -122,8 +128,9 @@ static ssize_t stackmux_limit_store(unsigned int *limit, unsigned int most,
 	if (value > most)
 		return -EINVAL;
 	WRITE_ONCE(*limit, value);
+	stackmux_limits_changed();
 	if (static_branch_unlikely(&stackmux_key))
-		stackmux_refill_wake();
+		stackmux_refill_wake(raw_smp_processor_id());
 	return count;
 }
 
@@ -179,6 +186,7 @@ static int stats_show(struct seq_file *m, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(stats);
+DEFINE_SHOW_ATTRIBUTE(stackmux_waits);
 
 static int stackmux_shrink_set(void *unused, u64 nr)
 {
@@ -202,6 +210,7 @@ static int __init stackmux_debugfs_init(void)
 	struct dentry *dir = debugfs_create_dir("stackmux", NULL);
 
 	debugfs_create_file("stats", 0444, dir, NULL, &stats_fops);
+	debugfs_create_file("waits", 0444, dir, NULL, &stackmux_waits_fops);
 	debugfs_create_bool("linger", 0644, dir, &stackmux_linger);
 	debugfs_create_u8("backoff", 0644, dir, &stackmux_backoff);
 	debugfs_create_file_unsafe("shrink", 0200, dir, NULL, &stackmux_shrink_fops);

@@ -2,8 +2,8 @@
 /*
  * stackmux: stacks come and go as the CPU switches between tasks
  *
- * All of this runs with interrupts off, and under the run-queue lock but for
- * stackmux_slot_clear(). Nothing in this file may wake a task, sleep or allocate.
+ * All of this runs with interrupts off, and under the run-queue lock as a rule. Nothing
+ * in this file may wake a task, sleep or allocate.
  */
 #include <linux/jiffies.h>
 #include <linux/rcupdate.h>
@@ -227,6 +227,7 @@ void __stackmux_detach(struct task_struct *prev)
 	prev->stackmux_leave = STACKMUX_STAY;
 	if (unlikely(leave == STACKMUX_LEAVE_RESERVE)) {
 		stackmux_leave_reserve(prev);
+		stackmux_queue_starving(prev);
 		return;
 	}
 	if (unlikely(leave == STACKMUX_LEAVE_NOW || !READ_ONCE(stackmux_linger))) {
@@ -275,11 +276,21 @@ static struct stackmux_stack *stackmux_take_reserve(void)
 	return s;
 }
 
-/*
- * From the pool, or else the one that lingers here. Neither waits for anything
- * nor allocates.
+/* Does @cpu have a stack that no task uses? A snapshot. */
+bool stackmux_cpu_has_stacks(unsigned int cpu)
+{
+	return READ_ONCE(per_cpu(stackmux_cpu.nr_idle, cpu)) ||
+	       READ_ONCE(per_cpu(stackmux_slot, cpu));
+}
+
+/**
+ * stackmux_get_stack - a stack from the pool, or else the one that lingers here
+ * @mm_id: the address space that is going to use it
+ *
+ * Context: interrupts off; neither waits for anything nor allocates.
+ * Return: a stack or NULL.
  */
-static struct stackmux_stack *stackmux_get_stack(u64 mm_id)
+struct stackmux_stack *stackmux_get_stack(u64 mm_id)
 {
 	struct stackmux_stack *s = stackmux_pool_get_for(mm_id);
 

@@ -4,7 +4,8 @@
  *
  * park, resume and starve are emitted by the task that they are about; take,
  * pin and lend by a CPU that switches between tasks, with its run-queue lock
- * held, as sched_switch is; grant, refill and trim by a worker.
+ * held, as sched_switch is; refill and trim by a worker; grant by a worker or in an
+ * interrupt.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM stackmux
@@ -103,10 +104,27 @@ DEFINE_EVENT(stackmux_task, stackmux_starve,
 	TP_ARGS(tsk)
 );
 
-/* A worker has found one for it. */
-DEFINE_EVENT(stackmux_task, stackmux_grant,
-	TP_PROTO(struct task_struct *tsk),
-	TP_ARGS(tsk)
+/* It gets one, after so many microseconds. */
+TRACE_EVENT(stackmux_grant,
+
+	TP_PROTO(struct task_struct *tsk, unsigned int waited_us),
+
+	TP_ARGS(tsk, waited_us),
+
+	TP_STRUCT__entry(
+		__array(char, comm, TASK_COMM_LEN)
+		__field(pid_t, pid)
+		__field(unsigned int, waited_us)
+	),
+
+	TP_fast_assign(
+		memcpy(__entry->comm, tsk->comm, TASK_COMM_LEN);
+		__entry->pid = tsk->pid;
+		__entry->waited_us = waited_us;
+	),
+
+	TP_printk("comm=%s pid=%d waited_us=%u", __entry->comm, __entry->pid,
+		  __entry->waited_us)
 );
 
 DECLARE_EVENT_CLASS(stackmux_pool,
