@@ -22,7 +22,10 @@ unsigned int stackmux_percpu_max __read_mostly = 2 * STACKMUX_BATCH;
 unsigned int stackmux_node_max __read_mostly;
 unsigned int stackmux_node_low __read_mostly = STACKMUX_BATCH;
 
-/* Somebody waits for a stack, so CPUs cache none: percpu_max otherwise. Set by starve.c. */
+/*
+ * A task waits for the next stack that comes back, so CPUs cache none; percpu_max
+ * otherwise. Set by starve.c.
+ */
 bool stackmux_wanting __read_mostly;
 unsigned int stackmux_cache_max __read_mostly = 2 * STACKMUX_BATCH;
 
@@ -89,7 +92,7 @@ struct stackmux_stack *stackmux_pool_get_slow(struct stackmux_cpu *sc)
 				break;
 		}
 	}
-	/* While somebody starves there is nothing to fill lists with. */
+	/* Lists are not filled before those who wait have stacks. */
 	if (READ_ONCE(node->nr_idle) < READ_ONCE(stackmux_node_low) &&
 	    !READ_ONCE(stackmux_wanting))
 		stackmux_poke();

@@ -144,7 +144,7 @@ static void stackmux_balance(int nid)
 		stackmux_count(STACKMUX_TRIMS);
 		cond_resched();
 	}
-	while (!READ_ONCE(stackmux_wanting) &&
+	while (!stackmux_nr_starving_tasks() &&
 	       READ_ONCE(node->nr_idle) < READ_ONCE(stackmux_node_low)) {
 		s = stackmux_new_stack(nid, false);
 		if (!s)
@@ -162,11 +162,10 @@ static void stackmux_balance(int nid)
  */
 bool stackmux_refill_needed(void)
 {
-	bool dying;
 	int nid;
 
-	if (READ_ONCE(stackmux_wanting))
-		return stackmux_wants_stack(&dying);
+	if (stackmux_nr_starving_tasks())
+		return READ_ONCE(stackmux_wanting);
 	for_each_node_state(nid, N_MEMORY) {
 		unsigned int nr = READ_ONCE(stackmux_nodes[nid].nr_idle);
 

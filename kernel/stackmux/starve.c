@@ -2,10 +2,10 @@
 /*
  * stackmux: tasks that were woken and wait for a stack
  *
- * One queue for the machine. Idle stacks are granted here, in hard interrupt context and
- * with no bound: on the CPU where a task begins to starve or a stack comes back, and,
- * while anybody starves, once a tick on each CPU that has some. Nothing here waits or
- * allocates; new stacks are the business of refill.c.
+ * One queue for the machine. Idle stacks are granted here, in hard interrupt context: on
+ * the CPU where a task begins to starve or a stack comes back, and, while anybody starves,
+ * once a tick on each CPU that has some. Nothing here waits or allocates; new stacks are
+ * the business of refill.c.
  */
 #include <linux/cpumask.h>
 #include <linux/hrtimer.h>
@@ -44,16 +44,16 @@
  * wake-up that is still under way for the earlier state cannot overwrite it. /proc shows
  * it as R, and the task counts as running in the load and for PSI.
  *
- * Tasks that die come first, then those of a real-time priority, then the oldest. What
- * idles in the pool is granted at once. If nothing does, refill.c allocates: as many as
- * there may be grants that nobody has gone on with, or else each task of a woken herd
- * would get a stack before the first has run. A grant may be to a task that cannot run,
- * since its group is throttled, say; so this bound is doubled each tick that goes by
- * without one being used.
+ * Tasks that die come first, then those of a real-time priority, then the oldest. A task
+ * that has been granted a stack waits for its turn on the run queue with it, while tasks
+ * whose turn it is find none. So only a few grants are under way at a time; otherwise all
+ * tasks of a woken herd would go through the queue. But it may be that those tasks cannot
+ * run, since their group is throttled, say. So each tick in which no grant is used allows
+ * for twice as many, and for whatever is idle.
  */
 
-/* Grants under way for which new stacks are made; for each CPU */
-#define STACKMUX_MAX_GRANTS	4
+/* Grants under way, for each CPU */
+#define STACKMUX_GRANTS		4U
 
 /* Granted in one interrupt */
 #define STACKMUX_GRANT_BATCH	32
@@ -69,9 +69,8 @@ static u64 stackmux_waits[STACKMUX_WAITS];
 static bool stackmux_timer_on;
 static bool stackmux_reported;
 
-/* Grants to tasks that have not gone on yet, and how many there may be */
-static atomic_t stackmux_grants = ATOMIC_INIT(0);
-static unsigned int stackmux_grants_max;
+/* Grants to tasks that have not gone on yet, and how many the last tick has allowed for */
+static unsigned int stackmux_grants, stackmux_grants_max;
 
 /* Tasks that starve: a snapshot. */
 unsigned int stackmux_nr_starving_tasks(void)
@@ -86,14 +85,18 @@ static u32 stackmux_now_us(void)
 }
 
 /*
- * While tasks starve CPUs cache nothing, so each stack that comes back takes the slow
- * path, which pokes.
+ * While the next in the queue is to be granted a stack CPUs cache none, so each stack that
+ * comes back takes the slow path, which pokes.
  */
-static void stackmux_set_cache_max(void)
+static void stackmux_update(void)
 {
-	WRITE_ONCE(stackmux_wanting, stackmux_nr_starving);
-	WRITE_ONCE(stackmux_cache_max,
-		   stackmux_nr_starving ? 0 : READ_ONCE(stackmux_percpu_max));
+	bool wanting = !list_empty(&stackmux_dying) ||
+		       (stackmux_nr_starving &&
+			stackmux_grants < max(STACKMUX_GRANTS * num_online_cpus(),
+					      stackmux_grants_max));
+
+	WRITE_ONCE(stackmux_wanting, wanting);
+	WRITE_ONCE(stackmux_cache_max, wanting ? 0 : READ_ONCE(stackmux_percpu_max));
 }
 
 /**
@@ -106,7 +109,7 @@ void stackmux_limits_changed(void)
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
-	stackmux_set_cache_max();
+	stackmux_update();
 	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
 }
 
@@ -164,8 +167,8 @@ void stackmux_queue_starving(struct task_struct *tsk)
 	smp_mb__after_spinlock();
 	if (!stackmux_list_first(rec))
 		list_add_tail(&rec->starving, &stackmux_starving);
-	if (!stackmux_nr_starving++)
-		stackmux_set_cache_max();
+	stackmux_nr_starving++;
+	stackmux_update();
 	raw_spin_unlock(&stackmux_starving_lock);
 
 	stackmux_poke();
@@ -206,7 +209,7 @@ static struct stackmux_record *stackmux_first_starving(void)
  * @s: the stack, in no cache and no list
  *
  * Context: any but under a run-queue lock.
- * Return: false if nobody waits for one.
+ * Return: false if nobody is to be granted one now.
  */
 bool stackmux_grant(struct stackmux_stack *s)
 {
@@ -216,7 +219,7 @@ bool stackmux_grant(struct stackmux_stack *s)
 	u32 waited;
 
 	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
-	rec = stackmux_first_starving();
+	rec = stackmux_wanting ? stackmux_first_starving() : NULL;
 	if (!rec) {
 		raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
 		return false;
@@ -225,14 +228,14 @@ bool stackmux_grant(struct stackmux_stack *s)
 	rec->starving.prev = NULL;
 	waited = stackmux_now_us() - rec->since;
 	stackmux_waits[min(fls(waited), STACKMUX_WAITS - 1)]++;
-	if (!--stackmux_nr_starving)
-		stackmux_set_cache_max();
+	stackmux_nr_starving--;
+	stackmux_grants++;
+	stackmux_update();
 	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
 
 	tsk = rec->task;
 	trace_stackmux_grant(tsk, waited);
 	rec->granted = s;
-	atomic_inc(&stackmux_grants);
 	sched_has_stack(tsk);
 	/* The task cannot exit before it is woken; a full barrier lies within. */
 	wake_up_state(tsk, STACKMUX_STARVING);
@@ -246,10 +249,15 @@ bool stackmux_grant(struct stackmux_stack *s)
  */
 void stackmux_grant_used(void)
 {
-	atomic_dec(&stackmux_grants);
-	WRITE_ONCE(stackmux_grants_max, 0);
-	if (READ_ONCE(stackmux_nr_starving))
-		stackmux_refill_wake(raw_smp_processor_id());
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
+	stackmux_grants--;
+	stackmux_grants_max = 0;
+	stackmux_update();
+	if (stackmux_wanting)
+		stackmux_poke();
+	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
 }
 
 /**
@@ -260,12 +268,8 @@ void stackmux_grant_used(void)
  */
 bool stackmux_wants_stack(bool *dying)
 {
-	unsigned int max = STACKMUX_MAX_GRANTS * num_online_cpus();
-
-	if (!READ_ONCE(stackmux_nr_starving))
-		return false;
 	*dying = !list_empty_careful(&stackmux_dying);
-	return *dying || atomic_read(&stackmux_grants) < max(max, READ_ONCE(stackmux_grants_max));
+	return READ_ONCE(stackmux_wanting);
 }
 
 static unsigned long stackmux_hung_secs(void)
@@ -301,7 +305,7 @@ static void stackmux_report(void)
 	pr_err("stackmux: %s/%d waits for a kernel stack for more than %lu seconds, with %u others; %ld stacks, %lu idle, %d granted\n",
 	       tsk->comm, task_pid_nr(tsk), limit, nr - 1,
 	       atomic_long_read(&stackmux_nr_stacks), stackmux_nr_idle(),
-	       atomic_read(&stackmux_grants));
+	       READ_ONCE(stackmux_grants));
 	put_task_struct(tsk);
 }
 
@@ -310,7 +314,7 @@ static void stackmux_grant_idle(void)
 	struct stackmux_stack *s;
 	int i;
 
-	for (i = 0; READ_ONCE(stackmux_nr_starving); i++) {
+	for (i = 0; READ_ONCE(stackmux_wanting); i++) {
 		if (i == STACKMUX_GRANT_BATCH) {
 			/* The rest in the next interrupt */
 			stackmux_poke();
@@ -329,6 +333,7 @@ static void stackmux_grant_idle(void)
 /* Each tick while anybody starves */
 static enum hrtimer_restart stackmux_starving_tick(struct hrtimer *timer)
 {
+	unsigned long idle = stackmux_nr_idle();
 	static unsigned int helper;
 	unsigned int cpu;
 	bool on;
@@ -338,13 +343,13 @@ static enum hrtimer_restart stackmux_starving_tick(struct hrtimer *timer)
 	stackmux_timer_on = on;
 	if (!on)
 		stackmux_reported = false;
+	stackmux_grants_max = on ? stackmux_grants + max(stackmux_grants, (unsigned int)idle) : 0;
+	stackmux_update();
 	raw_spin_unlock(&stackmux_starving_lock);
 	if (!on)
 		return HRTIMER_NORESTART;
 
 	stackmux_report();
-	WRITE_ONCE(stackmux_grants_max,
-		   2 * max_t(unsigned int, atomic_read(&stackmux_grants), STACKMUX_MAX_GRANTS));
 	/* No CPU goes offline meanwhile: interrupts are off. */
 	for_each_online_cpu(cpu)
 		if (stackmux_cpu_has_stacks(cpu))
