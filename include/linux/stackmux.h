@@ -90,6 +90,7 @@ struct pt_regs *stackmux_parked_regs(struct task_struct *tsk);
 unsigned long stackmux_wchan(struct task_struct *tsk);
 unsigned int stackmux_stack_trace(struct task_struct *tsk,
 				  unsigned long *entries, unsigned int size);
+unsigned long __stackmux_oom_pages(struct task_struct *tsk);
 void stackmux_show_task(struct task_struct *tsk);
 void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk);
 bool __stackmux_io_wait(struct file *file, struct wait_queue_head *wq, unsigned int how,
@@ -208,6 +209,12 @@ static inline void stackmux_free_task(struct task_struct *tsk)
 		__stackmux_free_task(tsk);
 }
 
+/* From oom_badness(): what the threads of the process of @tsk have, in pages */
+static inline unsigned long stackmux_oom_pages(struct task_struct *tsk)
+{
+	return static_branch_unlikely(&stackmux_key) ? __stackmux_oom_pages(tsk) : 0;
+}
+
 /* May a parking process exceed threads-max, which is derived from stacks? */
 static inline bool stackmux_threads_unlimited(void)
 {
@@ -269,6 +276,7 @@ static inline unsigned int stackmux_stack_trace(struct task_struct *tsk,
 	return 0;
 }
 
+static inline unsigned long stackmux_oom_pages(struct task_struct *tsk) { return 0; }
 static inline void stackmux_show_task(struct task_struct *tsk) { }
 
 static inline void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk)

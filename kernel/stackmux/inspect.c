@@ -180,6 +180,26 @@ void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk)
 		seq_puts(m, "ready\n");
 }
 
+/*
+ * The OOM killer is to see what a herd of threads costs, or it would choose a bystander
+ * with more memory than the herd has in its address space.
+ */
+unsigned long __stackmux_oom_pages(struct task_struct *tsk)
+{
+	unsigned long bytes = 0;
+	struct task_struct *t;
+
+	rcu_read_lock();
+	for_each_thread(tsk, t) {
+		if (READ_ONCE(t->stackmux))
+			bytes += sizeof(struct stackmux_record);
+		if (stackmux_has_stack(t))
+			bytes += THREAD_SIZE;
+	}
+	rcu_read_unlock();
+	return bytes / PAGE_SIZE;
+}
+
 /**
  * stackmux_process_stats - prctl(PR_STACKMUX_STATS)
  * @to: user address of the result
