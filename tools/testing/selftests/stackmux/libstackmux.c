@@ -174,13 +174,14 @@ TEST_F(libstackmux, futex)
 }
 
 /* A child waits for @f to change; it is changed and woken from here. */
-static void futex_shared(struct __test_metadata *_metadata, uint32_t *f)
+static void futex_shared(struct __test_metadata *_metadata, struct sm_env *env, uint32_t *f)
 {
 	pid_t pid = SM_FORK();
 
 	if (!pid)
 		_exit(stackmux_futex_wait(f, 0, NULL, STACKMUX_SHARED) != 0);
 	ASSERT_TRUE(sm_wait_queued(f, SM_SHARED, 1));
+	ASSERT_TRUE(sm_wait_parked(env, 1));
 	/* Who says it is private does not find it. */
 	EXPECT_EQ(0, stackmux_futex_wake(f, 1, 0));
 	sm_store(f, 1);
@@ -190,7 +191,7 @@ static void futex_shared(struct __test_metadata *_metadata, uint32_t *f)
 
 TEST_F(libstackmux, futex_shared)
 {
-	futex_shared(_metadata, sm_shared_alloc(4096));
+	futex_shared(_metadata, &self->env, sm_shared_alloc(4096));
 	SM_EXPECT_PARKS(&self->env, 1);
 }
 
@@ -201,7 +202,7 @@ TEST_F(libstackmux, fork)
 	struct timespec soon;
 
 	EXPECT_AT_DEADLINE(-ETIMEDOUT, soon, stackmux_futex_wait(f, 0, &soon, STACKMUX_SHARED));
-	futex_shared(_metadata, f);
+	futex_shared(_metadata, &self->env, f);
 	SM_EXPECT_PARKS(&self->env, 1);
 }
 
@@ -251,6 +252,7 @@ TEST_F(libstackmux, event_shared)
 	if (!pid)
 		_exit(stackmux_event_wait(event, NULL) != 0);
 	ASSERT_TRUE(sm_wait_queued(&event->state, SM_SHARED, 1));
+	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
 	stackmux_event_set(event);
 	SM_EXPECT_STATUS(0, pid);
 	SM_EXPECT_PARKS(&self->env, 1);

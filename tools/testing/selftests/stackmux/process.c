@@ -167,9 +167,9 @@ TEST_F(process, fork_with_parked_siblings)
 			/* One thread, which can wait and have threads. */
 			if (sm_nr_threads(getpid()) != 1)
 				_exit(1);
-			if (sm_wait_ns(&s->futex[1], 0, SM_SHARED, SM_MSEC) != -ETIMEDOUT)
+			if (sm_wait_ns(&s->futex[1], 0, SM_SHARED, sm_soon_ns()) != -ETIMEDOUT)
 				_exit(2);
-			ts = sm_ts(2 * SM_MSEC);
+			ts = sm_ts(sm_soon_ns());
 			sm_call(&w, __NR_futex, &s->futex[1], FUTEX_WAIT | SM_PRIVATE, 0,
 				&ts);
 			if (sm_waiter_run(&w) || !sm_waiter_join(&w))
@@ -303,9 +303,11 @@ TEST_F(process, clone_vm)
 
 static void *vfork_waker(void *p)
 {
-	struct shared *s = p;
+	FIXTURE_DATA(process) *self = p;
+	uint32_t *f = &self->s->futex[2];
 
-	s->result[1] = sm_wait_until(sm_wake(&s->futex[2], 1, SM_PRIVATE) == 1);
+	self->s->result[1] = sm_wait_queued(f, SM_PRIVATE, 1) &&
+			     sm_wait_parked(&self->env, 1) && sm_wake(f, 1, SM_PRIVATE) == 1;
 	return NULL;
 }
 
@@ -315,7 +317,7 @@ TEST_F(process, vfork)
 	pthread_t t;
 	pid_t pid;
 
-	ASSERT_EQ(0, sm_thread(&t, vfork_waker, s));
+	ASSERT_EQ(0, sm_thread(&t, vfork_waker, self));
 	pid = vfork();
 	if (!pid) {
 		s->result[0] = sm_wait(&s->futex[2], 0, SM_PRIVATE);
@@ -846,8 +848,8 @@ TEST_F(process, seccomp_entries)
 		EXPECT_EQ(0, sm_signal(w, SIGUSR1));
 		ASSERT_TRUE(sm_wait_until(sm_load(&a.entries) == 2 + i));
 		ASSERT_TRUE(sm_wait_queued(f, SM_PRIVATE, 1));
+		ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
 	}
-	ASSERT_TRUE(sm_wait_asleep(&self->env, getpid(), w, 1));
 	WAKE_ONE(self->s);
 	EXPECT_EQ(4, sm_load(&a.entries));
 	SM_EXPECT_PARKS(&self->env, 4);

@@ -481,7 +481,9 @@ TEST_F(signal, timedwait_from_child)
 
 TEST_F(signal, timedwait_timeout)
 {
-	static const int64_t ns[] = { 0, 1, 1000, SM_MSEC, 15 * SM_MSEC, 120 * SM_MSEC };
+	const int64_t ns[] = {
+		0, 1, 1000, SM_MSEC, 15 * SM_MSEC, sm_soon_ns(), sm_soon_ns() + SM_MSEC,
+	};
 	struct masks *m = self->m;
 	struct sm_waiter *w = self->w;
 	int i;
