@@ -133,7 +133,7 @@ void __stackmux_newborn(struct task_struct *tsk)
 	struct stackmux_record *rec;
 
 	if (unlikely((tsk->flags & STACKMUX_PF_EXCLUDED) | READ_ONCE(tsk->ptrace)) ||
-	    unlikely(rt_or_dl_prio(tsk->normal_prio)) || unlikely(in_compat_syscall()))
+	    unlikely(rt_or_dl_prio(tsk->normal_prio)) || unlikely(arch_stackmux_compat_call()))
 		return;
 	rec = stackmux_record_new(tsk, GFP_KERNEL);
 	if (unlikely(!rec))

@@ -11,7 +11,6 @@
 #ifndef _KERNEL_STACKMUX_H
 #define _KERNEL_STACKMUX_H
 
-#include <linux/compat.h>
 #include <linux/hrtimer.h>
 #include <linux/list.h>
 #include <linux/ptrace.h>
@@ -19,6 +18,7 @@
 #include <linux/sched/rt.h>
 #include <linux/sched/signal.h>
 #include <linux/stackmux.h>
+#include <asm/stackmux.h>
 
 #include "pool.h"
 
@@ -253,7 +253,7 @@ static inline bool stackmux_task_may_park(struct task_struct *tsk)
 	if (unlikely((tsk->flags & STACKMUX_PF_EXCLUDED) | tsk->ptrace | tsk->stackmux_optout))
 		return false;
 	/* By policy, not by a priority that it inherits from a waiter */
-	return likely(!rt_or_dl_prio(tsk->normal_prio)) && likely(!in_compat_syscall());
+	return likely(!rt_or_dl_prio(tsk->normal_prio)) && likely(!arch_stackmux_compat_call());
 }
 
 /* record.c */

@@ -3,12 +3,15 @@
 #ifndef _ASM_X86_STACKMUX_H
 #define _ASM_X86_STACKMUX_H
 
+#include <linux/compat.h>
 #include <linux/mm_types.h>
+#include <linux/ptrace.h>
 #include <linux/sched/task_stack.h>
 #include <asm/frame.h>
 #include <asm/kdebug.h>
 #include <asm/mmu.h>
 #include <asm/switch_to.h>
+#include <asm/syscall.h>
 
 asmlinkage void ret_from_park_asm(void);
 
@@ -86,6 +89,17 @@ static inline void arch_stackmux_show_regs(struct pt_regs *regs)
 static inline bool arch_stackmux_compat(struct task_struct *tsk)
 {
 	return test_tsk_thread_flag(tsk, TIF_ADDR32);
+}
+
+/*
+ * Is current in a system call of 32 bits or of x32, or on its way out of one? An
+ * interrupt, too, may ask: it leaves -1 where a call leaves its number, and that has the
+ * bit of x32 set.
+ */
+static inline bool arch_stackmux_compat_call(void)
+{
+	return in_ia32_syscall() ||
+	       (unlikely(in_x32_syscall()) && syscall_get_nr(current, current_pt_regs()) != -1);
 }
 
 /* A number that names @mm and never another one; 0 and ~0 are no numbers. */

@@ -256,6 +256,72 @@ TEST_F_TIMEOUT(preempt, cpu_hotplug, 60)
 	SM_EXPECT_MORE(&self->env, preempted, 10);
 }
 
+/* Who computes and calls nothing is preempted by the tick. */
+TEST_F(preempt, tick)
+{
+	struct sm_stats st;
+
+	sm_pin();
+	ASSERT_TRUE(spinners_start(self->p, 2, 1));
+	ASSERT_TRUE(sm_wait_until(spinners_in_round(self->p, 1)));
+	sm_rebase(&self->env);
+	if (self->env.parked)
+		EXPECT_TRUE(sm_wait_until(!sm_stats_read(&st) &&
+					  st.preempted - self->env.base.preempted >= 20));
+	SPINNERS_END(self->p);
+}
+
+#define X32_CALL(nr)	((nr) | 0x40000000)
+
+/* A call of x32 keeps its stack. Afterwards its thread is like any other. */
+static void *wait_and_spin(void *arg)
+{
+	struct spinners *p = arg;
+	struct spinner *s = &p->s[0];
+
+	sm_store(&s->tid, sm_gettid());
+	while (!sm_load(&p->go[0]))
+		sm_sys(X32_CALL(__NR_futex), &p->go[0], FUTEX_WAIT | SM_PRIVATE, 0);
+	sm_store(&s->round, 1);
+	while (!sm_load(&p->go[1]))
+		;
+	return NULL;
+}
+
+static bool x32_sleeps(struct spinners *p)
+{
+	pid_t tid = sm_load(&p->s[0].tid);
+
+	return tid && sm_nr_waiters(&p->go[0], SM_PRIVATE) == 1 &&
+	       sm_task_state(getpid(), tid) == 'S';
+}
+
+TEST_F(preempt, x32)
+{
+	struct spinner *s = &self->p->s[0];
+	pthread_t t[2];
+	struct sm_stats st;
+
+	if (sm_sys(X32_CALL(__NR_getpid)) != getpid())
+		SKIP(return, "this kernel has no x32 system calls");
+	sm_pin();
+	ASSERT_EQ(0, sm_thread(&t[0], wait_and_spin, self->p));
+	ASSERT_TRUE(sm_wait_until(x32_sleeps(self->p)));
+	sm_settle();
+	EXPECT_FALSE(sm_task_is(getpid(), s->tid, "parked"));
+	sm_store(&self->p->go[0], 1);
+	EXPECT_EQ(1, sm_wake(&self->p->go[0], 1, SM_PRIVATE));
+	ASSERT_TRUE(sm_wait_until(sm_load(&s->round) == 1));
+	/* Another one, for which the tick preempts it */
+	ASSERT_EQ(0, sm_thread(&t[1], wait_and_spin, self->p));
+	sm_rebase(&self->env);
+	if (self->env.parked)
+		EXPECT_TRUE(sm_wait_until(!sm_stats_read(&st) &&
+					  st.preempted - self->env.base.preempted >= 20));
+	sm_store(&self->p->go[1], 1);
+	EXPECT_EQ(0, sm_threads_join(t, 2));
+}
+
 /* ------------------------------------------------------------------- many of them */
 
 struct herd {
