@@ -210,6 +210,7 @@ static struct sm_knob {
 	{ .path = "/proc/sys/kernel/core_pattern" },
 	{ .path = "/proc/sys/kernel/core_uses_pid" },
 	{ .path = "/proc/sys/kernel/printk" },
+	{ .path = SM_NR_OPEN },
 };
 
 static uint64_t sm_cpus_online;

@@ -810,4 +810,85 @@ TEST_F_TIMEOUT(io, connections, 120)
 	close(s.l);
 }
 
+/*
+ * An end of a unix stream is shut down as somebody begins to receive there. The call
+ * ends, and nothing of it is left in the queue of the socket, where others are still to
+ * be woken: the thread waits elsewhere by then.
+ */
+struct ending {
+	int fd[2];		/* the stream of this round */
+	struct sm_chan elsewhere;
+	long given, begun, ended, done;		/* rounds */
+	long rounds;
+	int bad;
+};
+
+static void *end_receiver(void *arg)
+{
+	struct ending *e = arg;
+	char buf[8];
+	long i;
+
+	for (i = 1; i <= e->rounds; i++) {
+		while (sm_load(&e->given) < i)
+			sched_yield();
+		sm_store(&e->begun, i);
+		if (recv(e->fd[0], buf, sizeof(buf), 0))
+			e->bad++;
+		sm_store(&e->ended, i);
+		if (!sm_chan_take(&e->elsewhere))
+			e->bad++;
+		sm_store(&e->done, i);
+	}
+	return NULL;
+}
+
+/* False if the other one hangs */
+static bool end_reached(long *count, long i)
+{
+	int64_t end = sm_now_ns() + sm_patience_ns();
+
+	while (sm_load(count) < i && sm_now_ns() < end)
+		sched_yield();
+	return sm_load(count) >= i;
+}
+
+static void spin(long n)
+{
+	while (n--)
+		__asm__ volatile("");
+}
+
+TEST_F_TIMEOUT(io, shutdown_race, 120)
+{
+	struct ending e = { .rounds = sm_traffic_rounds(&self->env, 4000) };
+	uint64_t seed = 69069;
+	pthread_t t;
+	long i;
+
+	ASSERT_EQ(0, sm_chan_open(&e.elsewhere, SM_EVENTFD));
+	ASSERT_EQ(0, sm_thread(&t, end_receiver, &e));
+	for (i = 1; i <= e.rounds; i++) {
+		ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, e.fd));
+		sm_store(&e.given, i);
+		ASSERT_TRUE(end_reached(&e.begun, i));
+		spin(sm_rnd(&seed) % 4000);
+		ASSERT_EQ(0, i % 2 ? shutdown(e.fd[1], SHUT_WR) : shutdown(e.fd[0], SHUT_RD));
+		ASSERT_TRUE(end_reached(&e.ended, i)) {
+			TH_LOG("round %ld: the receive does not end", i);
+		}
+		spin(sm_rnd(&seed) % 4000);
+		/* Wakes whoever is in the queue */
+		close(e.fd[1]);
+		close(e.fd[0]);
+		ASSERT_TRUE(sm_chan_send(&e.elsewhere));
+		ASSERT_TRUE(end_reached(&e.done, i)) {
+			TH_LOG("round %ld: the next read does not end", i);
+		}
+	}
+	pthread_join(t, NULL);
+	EXPECT_EQ(0, e.bad);
+	SM_EXPECT_NONE_PARKED(&self->env);
+}
+
 SM_MAIN(sm_rounds_factor());

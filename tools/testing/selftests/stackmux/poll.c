@@ -4,6 +4,7 @@
  * that does not: results, errors, times and signal masks have to be the same.
  */
 #include "forms.h"
+#include "scenario.h"
 #include <sys/personality.h>
 
 FIXTURE(poll) {
@@ -772,6 +773,130 @@ TEST_F(poll, too_many_descriptors)
 	sm_rebase(&self->env);
 	EXPECT_EQ(0, sm_syscall6(__NR_poll, 0, 0, sm_soon_ns() / SM_MSEC, 0, 0, 0));
 	SM_EXPECT_PARKS(&self->env, 1);
+}
+
+/* Elements of a set that parks, at most, and a descriptor beyond them */
+#define MAX_PARKS	65536
+#define FAR_FD		(MAX_PARKS + 100)
+
+/* Many of a set are left out, but the last. */
+TEST_F(poll, big_sets)
+{
+	struct pollfd *set = calloc(MAX_PARKS + 1, sizeof(*set));
+	const int sizes[] = { MAX_PARKS, MAX_PARKS + 1 };
+	struct sm_waiter *w = &self->c->w;
+	struct sm_chan ch;
+	int form, k, i;
+
+	ASSERT_NE(NULL, set);
+	ASSERT_EQ(0, sm_allow_files(2 * MAX_PARKS));
+	ASSERT_EQ(0, sm_chan_open(&ch, SM_EVENTFD));
+	for (form = POLL; form <= PPOLL; form++) {
+		for (k = 0; k < 2; k++) {
+			for (i = 0; i < sizes[k]; i++)
+				set[i] = (struct pollfd){ .fd = -1, .events = POLLIN };
+			set[--i].fd = ch.rd;
+			sm_keeps_stack(&self->env, sizes[k] > MAX_PARKS);
+			if (form == POLL)
+				sm_call(w, __NR_poll, set, sizes[k], -1);
+			else
+				sm_call(w, __NR_ppoll, set, sizes[k]);
+			ASSERT_TRUE(sm_start(&self->env, w)) {
+				TH_LOG("%s of %d", form_names[form], sizes[k]);
+			}
+			EXPECT_TRUE(sm_chan_send(&ch));
+			SM_JOIN(w, 1);
+			EXPECT_EQ(POLLIN, set[i].revents);
+			EXPECT_EQ(0, set[0].revents);
+			EXPECT_TRUE(sm_chan_take(&ch));
+		}
+	}
+	free(set);
+}
+
+TEST_F(poll, select_far_descriptor)
+{
+	const int long_bits = 8 * sizeof(long);
+	unsigned long map[FAR_FD / 64 + 1], bit = 1UL << FAR_FD % long_bits;
+	struct sm_waiter *w = &self->c->w;
+	struct sm_chan ch;
+	int form;
+
+	ASSERT_EQ(0, sm_allow_files(2 * MAX_PARKS));
+	ASSERT_EQ(0, sm_chan_open(&ch, SM_EVENTFD));
+	ASSERT_EQ(FAR_FD, dup2(ch.rd, FAR_FD));
+	for (form = SELECT; form <= PSELECT; form++) {
+		memset(map, 0, sizeof(map));
+		map[FAR_FD / long_bits] = bit;
+		sm_keeps_stack(&self->env, true);
+		sm_call(w, form == SELECT ? __NR_select : __NR_pselect6, FAR_FD + 1, map);
+		ASSERT_TRUE(sm_start(&self->env, w)) {
+			TH_LOG("%s", form_names[form]);
+		}
+		EXPECT_TRUE(sm_chan_send(&ch));
+		SM_JOIN(w, 1);
+		EXPECT_EQ(bit, map[FAR_FD / long_bits]);
+		EXPECT_TRUE(sm_chan_take(&ch));
+	}
+}
+
+/* CPU time of a poll() of @nr descriptors at an address where nothing is, at best */
+static int64_t poll_nowhere(struct __test_metadata *_metadata, long nr, long ret)
+{
+	void *none = sm_no_access();
+	int64_t start, ns, best = LLONG_MAX;
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		start = sm_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+		EXPECT_EQ(ret, sm_sys(__NR_poll, none, nr, 1000000));
+		ns = sm_clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
+		if (ns < best)
+			best = ns;
+	}
+	munmap(none, 4096);
+	return best;
+}
+
+/* Who may have very many descriptors: nothing is done before the set has been read. */
+TEST_F(poll, set_that_is_not_there)
+{
+	const long most = 1L << 30, many = 45000000;
+	const int64_t at_once = 5 * SM_MSEC * sm_slow();
+
+	if (geteuid())
+		SKIP(return, "not root");
+	ASSERT_EQ(0, sm_write_long(SM_NR_OPEN, most));
+	ASSERT_EQ(0, sm_allow_files(most));
+	EXPECT_GT(at_once, poll_nowhere(_metadata, many, -EFAULT));
+	EXPECT_GT(at_once, poll_nowhere(_metadata, most, -EFAULT));
+	ASSERT_EQ(0, sm_allow_files(many - 1));
+	EXPECT_GT(at_once, poll_nowhere(_metadata, many, -EINVAL));
+}
+
+/*
+ * An event that does not exist is none, though within the kernel it says that the
+ * socket would rather be asked by a loop.
+ */
+TEST_F(poll, event_that_does_not_exist)
+{
+	const int us = 50;
+	struct call *c = self->c;
+	int form, kind;
+
+	for (kind = SM_UNIX; kind <= SM_TCP; kind++) {
+		ASSERT_EQ(0, sm_chan_open(self->ch, kind));
+		ASSERT_EQ(0, setsockopt(self->ch->rd, SOL_SOCKET, SO_BUSY_POLL, &us, sizeof(us)));
+		for (form = POLL; form <= PPOLL; form++) {
+			fill(c, self->ch, 1);
+			c->set[0].events |= 0x8000;
+			ASSERT_TRUE(start(&self->env, c, form, HOUR));
+			EXPECT_WOKEN(c, self->ch, 0);
+			EXPECT_EQ(0, call_now(c, form, sm_soon_ns()));
+			EXPECT_EQ(0, nr_ready(c));
+		}
+		sm_chan_close(self->ch);
+	}
 }
 
 int main(int argc, char **argv)

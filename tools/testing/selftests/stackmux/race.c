@@ -1034,6 +1034,116 @@ TEST_F_TIMEOUT(race, pins, 90)
 	free(k);
 }
 
+/* --------------------------------------------------------- stacks that linger */
+
+/*
+ * Two CPUs want one stack: that where it lingers, since another thread parks there, and
+ * that which switches to its owner. There are two threads and two CPUs. Each waits
+ * on one of them and is woken on the other one, where the other thread has just waited.
+ */
+struct mover {
+	uint32_t word;
+	long seen;
+	pid_t tid;
+	int stop;
+	struct account acc;
+	pthread_t thread;
+};
+
+static void *mover_fn(void *arg)
+{
+	struct mover *m = arg;
+	uint32_t val;
+
+	sm_store(&m->tid, sm_gettid());
+	while (!sm_load(&m->stop)) {
+		val = sm_load(&m->word);
+		sm_store(&m->seen, val);
+		account_wait(&m->acc, sm_wait(&m->word, val, SM_PRIVATE));
+	}
+	return NULL;
+}
+
+static void mover_wake(struct mover *m, struct account *acc)
+{
+	sm_store(&m->word, m->word + 1);
+	account_wake(acc, sm_wake(&m->word, 1, SM_PRIVATE));
+}
+
+/* Has it seen the last wake-up, and does it wait again? */
+static bool mover_waits(struct mover *m)
+{
+	int64_t end = sm_now_ns() + sm_patience_ns();
+
+	while (sm_load(&m->seen) != m->word || sm_nr_waiters(&m->word, SM_PRIVATE) != 1) {
+		if (sm_now_ns() > end)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
+static int mover_to(struct mover *m, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return sched_setaffinity(m->tid, sizeof(set), &set);
+}
+
+TEST_F_TIMEOUT(race, two_cpus_one_stack, 120)
+{
+	long i, k, n = rounds(&self->env, 6000);
+	struct account woken = { 0 };
+	struct mover m[2] = { 0 };
+	uint64_t seed = 0xfeedbeef;
+	int cpu[2] = { -1, -1 };
+	struct sm_stats st;
+	cpu_set_t all;
+
+	ASSERT_EQ(0, sched_getaffinity(0, sizeof(all), &all));
+	for (i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &all) && cpu[1] < 0)
+			cpu[cpu[0] >= 0] = i;
+	if (cpu[1] < 0)
+		SKIP(return, "one CPU");
+	for (k = 0; k < 2; k++) {
+		ASSERT_EQ(0, sm_thread(&m[k].thread, mover_fn, &m[k]));
+		ASSERT_TRUE(sm_wait_until(sm_load(&m[k].tid)));
+	}
+	sm_rebase(&self->env);
+	for (i = 0; i < n; i++) {
+		for (k = 0; k < 2; k++) {
+			ASSERT_TRUE(mover_waits(&m[k])) {
+				TH_LOG("round %ld: thread %ld hangs", i, k);
+			}
+			ASSERT_EQ(0, mover_to(&m[k], cpu[(i + k) % 2]));
+		}
+		mover_wake(&m[i / 2 % 2], &woken);
+		for (k = sm_rnd(&seed) % 3000; k; k--)
+			__asm__ volatile("");
+		mover_wake(&m[!(i / 2 % 2)], &woken);
+	}
+	for (k = 0; k < 2; k++) {
+		ASSERT_TRUE(mover_waits(&m[k]));
+		sm_store(&m[k].stop, 1);
+		mover_wake(&m[k], &woken);
+		pthread_join(m[k].thread, NULL);
+		account_add(&woken, &m[k].acc);
+	}
+	EXPECT_BALANCE(&woken);
+	EXPECT_TRUE(sm_wait_none_parked(&self->env));
+	if (!self->env.lingering)
+		return;
+	/* Both of them win now and then. */
+	ASSERT_EQ(0, sm_stats_read(&st));
+	TH_LOG("%ld rounds: %ld kept, %ld taken", n, st.lingered - self->env.base.lingered,
+	       st.parks - self->env.base.parks);
+	EXPECT_LE(n / 20, st.lingered - self->env.base.lingered);
+	EXPECT_LE(n / 20, st.parks - self->env.base.parks);
+}
+
 /* ---------------------------------------------------------------------- death */
 
 /* A process is killed at any moment of its threads' parking and waking. */

@@ -88,6 +88,7 @@
 #define SM_STATS	SM_DEBUGFS "stats"
 #define SM_LINGER	SM_DEBUGFS "linger"
 #define SM_BACKOFF	SM_DEBUGFS "backoff"
+#define SM_NR_OPEN	"/proc/sys/fs/nr_open"
 
 /* errno of calls and operations that do not exist */
 #define SM_NOSYS	38
