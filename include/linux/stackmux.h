@@ -70,7 +70,7 @@ enum stackmux_leave {
 
 DECLARE_STATIC_KEY_FALSE(stackmux_key);
 
-bool __stackmux_may_park(gfp_t gfp);
+bool __stackmux_may_park(void);
 void stackmux_syscall_exit(struct pt_regs *regs);
 void __stackmux_attach(struct task_struct *next);
 void __stackmux_detach(struct task_struct *prev);
@@ -115,13 +115,7 @@ long wait_woken(struct wait_queue_entry *wait, unsigned int mode, long timeout);
  */
 static inline bool stackmux_may_park(void)
 {
-	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park(GFP_KERNEL);
-}
-
-/* The same for a call that finds out under a spinlock that it has to wait */
-static inline bool stackmux_may_park_atomic(void)
-{
-	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park(GFP_NOWAIT);
+	return static_branch_unlikely(&stackmux_key) && __stackmux_may_park();
 }
 
 /* See __stackmux_io_wait(). No call of stackmux_may_park() is needed before. */
@@ -133,12 +127,6 @@ stackmux_io_wait(struct file *file, struct wait_queue_head *wq, unsigned int how
 				  how & STACKMUX_IO_LOCKED ? (unsigned long)do_wait_intr_irq :
 				  how & STACKMUX_IO_WOKEN ? (unsigned long)wait_woken :
 				  _THIS_IP_);
-}
-
-/* Has anybody opted in? For what is to be done before stackmux_io_wait() */
-static inline bool stackmux_enabled(void)
-{
-	return static_branch_unlikely(&stackmux_key);
 }
 
 /* Does the call return @ret because it is going to park? */
@@ -225,9 +213,6 @@ static inline bool stackmux_threads_unlimited(void)
 #else /* !CONFIG_STACKMUX */
 
 static inline bool stackmux_may_park(void) { return false; }
-static inline bool stackmux_may_park_atomic(void) { return false; }
-
-static inline bool stackmux_enabled(void) { return false; }
 
 /* No function: arguments that nobody uses could still change the code around. */
 #define stackmux_io_wait(file, wq, how, timeo)	false

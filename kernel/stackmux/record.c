@@ -100,11 +100,12 @@ void __stackmux_set_policy(struct task_struct *tsk)
 		__stackmux_hurry(tsk);
 }
 
-bool __stackmux_may_park(gfp_t gfp)
+bool __stackmux_may_park(void)
 {
 	struct stackmux_record *rec = current->stackmux;
 
 	if (likely(rec) && stackmux_wait_in_place(rec))
 		return false;
-	return stackmux_task_may_park(current) && (likely(rec) || stackmux_record_alloc(gfp));
+	return stackmux_task_may_park(current) &&
+	       (likely(rec) || stackmux_record_alloc(GFP_KERNEL));
 }

@@ -7,10 +7,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/aio_abi.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
-#include <mqueue.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -20,13 +18,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
-#include <sys/ipc.h>
-#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/select.h>
-#include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -49,14 +43,13 @@
 
 enum {
 	FUTEX, COND, POLL, PPOLL, SELECT, EPOLL, NANOSLEEP, PAUSE, SIGWAIT, WAIT4,
-	SIGSUSPEND, READ, EVENTFD, TIMERFD, INOTIFY, RECV, RECVFROM, ACCEPT, MSGRCV, SEMOP,
-	MQUEUE, FLOCK, SETLKW, AIO, URING, NR
+	SIGSUSPEND, READ, EVENTFD, TIMERFD, INOTIFY, RECV, RECVFROM, ACCEPT, URING, NR
 };
 
 static const char * const names[NR] = {
 	"futex", "cond", "poll", "ppoll", "select", "epoll", "nanosleep", "pause", "sigwait",
 	"wait4", "sigsuspend", "read", "eventfd", "timerfd", "inotify", "recv", "recvfrom",
-	"accept", "msgrcv", "semop", "mqueue", "flock", "setlkw", "aio", "uring",
+	"accept", "uring",
 };
 
 static pthread_t threads[NR];
@@ -66,8 +59,7 @@ static int rd[NR], wr[NR];
 static unsigned int word;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
-static int awaited, msgid, semid;
-static aio_context_t aio;
+static int awaited;
 static pid_t child;
 static struct sockaddr_in listening;
 
@@ -76,10 +68,6 @@ static long wait_in(int i)
 	struct pollfd pfd = { .fd = rd[i], .events = POLLIN };
 	struct timespec ts = { 1000, 0 };
 	struct epoll_event ev;
-	struct { long type; char text[8]; } msg;
-	struct sembuf op = { .sem_op = -1 };
-	struct flock lock = { .l_type = F_WRLCK };
-	struct io_event ioev;
 	char event[256];
 	sigset_t set;
 	fd_set fds;
@@ -131,18 +119,6 @@ static long wait_in(int i)
 		return recv(rd[i], c, sizeof(c), 0);
 	case ACCEPT:
 		return accept(rd[i], NULL, NULL) < 0 ? -1 : 0;
-	case MSGRCV:
-		return msgrcv(msgid, &msg, sizeof(msg.text), 0, 0);
-	case SEMOP:
-		return semop(semid, &op, 1);
-	case MQUEUE:
-		return mq_receive(rd[i], c, 8, NULL);
-	case FLOCK:
-		return flock(rd[i], LOCK_EX);
-	case SETLKW:
-		return fcntl(rd[i], F_OFD_SETLKW, &lock);
-	case AIO:
-		return syscall(__NR_io_getevents, aio, 1, 1, &ioev, NULL);
 	default:
 		return syscall(__NR_io_uring_enter, rd[i], 0, 1, IORING_ENTER_GETEVENTS, NULL, 0);
 	}
@@ -161,9 +137,7 @@ static void *waiter(void *arg)
 static void channels(void)
 {
 	socklen_t len = sizeof(listening);
-	struct mq_attr attr = { .mq_maxmsg = 1, .mq_msgsize = 8 };
 	struct epoll_event ev = { .events = EPOLLIN };
-	struct flock lock = { .l_type = F_WRLCK };
 	struct io_uring_params uring = { };
 	int i, fd[2];
 
@@ -192,18 +166,8 @@ static void channels(void)
 	CHECK(listen(rd[ACCEPT], 1));
 	CHECK(getsockname(rd[ACCEPT], (void *)&listening, &len));
 	wr[ACCEPT] = CHECK(socket(AF_INET, SOCK_STREAM, 0));
-	msgid = CHECK(msgget(IPC_PRIVATE, 0600));
-	semid = CHECK(semget(IPC_PRIVATE, 1, 0600));
-	wr[FLOCK] = CHECK(open("/tmp/observed.lock", O_RDWR | O_CREAT, 0600));
-	rd[FLOCK] = CHECK(open("/tmp/observed.lock", O_RDWR));
-	CHECK(flock(wr[FLOCK], LOCK_EX));
-	CHECK(inotify_add_watch(rd[INOTIFY], "/tmp/observed.lock", IN_ATTRIB));
-	wr[SETLKW] = CHECK(open("/tmp/observed.lock", O_RDWR));
-	rd[SETLKW] = CHECK(open("/tmp/observed.lock", O_RDWR));
-	CHECK(fcntl(wr[SETLKW], F_OFD_SETLK, &lock));
-	rd[MQUEUE] = CHECK(mq_open("/observed", O_RDWR | O_CREAT, 0600, &attr));
-	CHECK(mq_unlink("/observed"));
-	CHECK(syscall(__NR_io_setup, 1, &aio));
+	wr[INOTIFY] = CHECK(open("/tmp/observed", O_RDWR | O_CREAT, 0600));
+	CHECK(inotify_add_watch(rd[INOTIFY], "/tmp/observed", IN_ATTRIB));
 	rd[URING] = CHECK(syscall(__NR_io_uring_setup, 1, &uring));
 }
 
@@ -224,9 +188,7 @@ static int asleep(int i)
 
 static void wake(int i)
 {
-	struct { long type; char text[8]; } msg = { .type = 1, .text = "message" };
 	struct itimerspec soon = { .it_value.tv_nsec = 1 };
-	struct sembuf op = { .sem_op = 1 };
 	unsigned long long one = 1;
 
 	switch (i) {
@@ -243,7 +205,6 @@ static void wake(int i)
 	case NANOSLEEP:
 	case PAUSE:
 	case SIGSUSPEND:
-	case AIO:
 	case URING:
 		pthread_kill(threads[i], SIGUSR1);
 		break;
@@ -256,26 +217,11 @@ static void wake(int i)
 	case ACCEPT:
 		CHECK(connect(wr[i], (void *)&listening, sizeof(listening)));
 		break;
-	case MSGRCV:
-		CHECK(msgsnd(msgid, &msg, sizeof(msg.text), 0));
-		break;
-	case SEMOP:
-		CHECK(semop(semid, &op, 1));
-		break;
 	case TIMERFD:
 		CHECK(timerfd_settime(rd[i], 0, &soon, NULL));
 		break;
 	case INOTIFY:
-		CHECK(fchmod(wr[FLOCK], 0640));
-		break;
-	case MQUEUE:
-		CHECK(mq_send(rd[i], "message", 8, 0));
-		break;
-	case FLOCK:
-		CHECK(flock(wr[i], LOCK_UN));
-		break;
-	case SETLKW:
-		close(wr[i]);
+		CHECK(fchmod(wr[i], 0640));
 		break;
 	default:
 		CHECK(write(wr[i], &one, sizeof(one)));
@@ -321,7 +267,5 @@ int main(void)
 		pthread_join(threads[i], NULL);
 		printf("%s %ld\n", names[i], results[i]);
 	}
-	msgctl(msgid, IPC_RMID, NULL);
-	semctl(semid, 0, IPC_RMID);
 	return 0;
 }

@@ -867,7 +867,7 @@ static void wait_for_lock(void)
 	POINT(accept4, true, accept4(never.listener, NULL, NULL, SOCK_CLOEXEC))			\
 	POINT(write, false, io = write(never.full[1], buf, 8))					\
 	POINT(open, false, open(never.fifo, O_RDONLY))						\
-	POINT(fcntl, true, wait_for_lock())							\
+	POINT(fcntl, false, wait_for_lock())							\
 	POINT(msgrcv, false, io = msgrcv(never.msgq, buf, 8, 0, 0))				\
 	POINT(sem_wait, true, sem_wait(&never.sem))						\
 	POINT(sem_timedwait, true, sem_timedwait(&never.sem, &never.real))			\
