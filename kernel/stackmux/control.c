@@ -128,6 +128,8 @@ long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 	case PR_STACKMUX_ENABLE:
 		if (flags & ~PR_STACKMUX_F_EXEC)
 			return -EINVAL;
+		if (READ_ONCE(stackmux_mode) == STACKMUX_NEVER)
+			return -EOPNOTSUPP;
 		ret = stackmux_start();
 		if (ret)
 			return ret;

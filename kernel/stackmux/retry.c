@@ -56,6 +56,8 @@ long stackmux_set_retry(const void __user *from, size_t size)
 			stackmux_drop_retry(current->stackmux);
 		return 0;
 	}
+	if (READ_ONCE(stackmux_mode) == STACKMUX_NEVER)
+		return -EOPNOTSUPP;
 	if (size < STACKMUX_RETRY_SIZE_VER0)
 		return -EINVAL;
 	ret = copy_struct_from_user(&r, sizeof(r), from, size);

@@ -413,7 +413,7 @@ static int cmd_run(int argc, char **argv)
 		{ }
 	};
 	bool try = false;
-	int c;
+	int c, ret;
 
 	while ((c = getopt_long(argc, argv, "+t", options, NULL)) != -1) {
 		if (c != 't')
@@ -425,7 +425,10 @@ static int cmd_run(int argc, char **argv)
 		complain("run: which program? See 'stackmux --help'");
 		return EXIT_BAD;
 	}
-	if (prctl(PR_STACKMUX, PR_STACKMUX_ENABLE, PR_STACKMUX_F_EXEC, 0, 0) && !try) {
+	ret = prctl(PR_STACKMUX, PR_STACKMUX_ENABLE, PR_STACKMUX_F_EXEC, 0, 0);
+	if (ret && errno == EOPNOTSUPP) {
+		complain("kernel.stackmux is 0: '%s' runs without parking", argv[0]);
+	} else if (ret && !try) {
 		if (errno == EINVAL)
 			complain("this kernel has no stackmux; 'stackmux run --try' goes without");
 		else

@@ -25,8 +25,8 @@
  * Operations, the second argument of prctl()
  *
  * ENABLE: let the waits of this process park. flags: 0 or PR_STACKMUX_F_*.
- *	   Returns 0, or %ENOMEM when the machine has no memory for the very
- *	   first user of stackmux.
+ *	   Returns 0. %EOPNOTSUPP: kernel.stackmux is 0, and nothing has changed;
+ *	   %ENOMEM: the machine has no memory for the very first user of stackmux.
  * DISABLE: let them block on their stacks again; threads that are parked stay
  *	   so until they are woken. flags must be 0. Returns 0.
  * GET:	   flags must be 0. Returns a mask of the PR_STACKMUX_* result bits.
@@ -45,7 +45,7 @@
  *	   than %STACKMUX_RETRY_SIZE_VER0, a flag is unknown, or an address is
  *	   not one of user space; %E2BIG: the structure is larger than a page, or
  *	   larger than the kernel's and the rest is not 0; %EFAULT: it cannot be
- *	   read; %ENOMEM.
+ *	   read; %EOPNOTSUPP: kernel.stackmux is 0; %ENOMEM.
  */
 #define PR_STACKMUX_ENABLE	1
 #define PR_STACKMUX_DISABLE	2

@@ -38,7 +38,10 @@ extern "C" {
  * Opting in. -EINVAL: this kernel has no stackmux, or an unknown flag.
  */
 
-/* flags: 0 or PR_STACKMUX_F_EXEC. -ENOMEM: no memory for the first user */
+/*
+ * flags: 0 or PR_STACKMUX_F_EXEC. -EOPNOTSUPP: the administrator has switched parking
+ * off; -ENOMEM: no memory for the first user. All else works, on kernel stacks.
+ */
 int stackmux_enable(unsigned long flags);
 int stackmux_disable(void);
 /* A mask of PR_STACKMUX_ENABLED, _EXEC, _ACTIVE, _OPTED_OUT */

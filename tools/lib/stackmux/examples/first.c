@@ -21,7 +21,7 @@ int main(void)
 	int i;
 
 	if (stackmux_enable(0))
-		printf("this kernel has no stackmux: threads keep their stacks\n");
+		printf("no parking here: threads keep their stacks\n");
 	for (i = 0; i < NR; i++)
 		if (pthread_create(&threads[i], NULL, sleeper, NULL))
 			return 1;

@@ -345,10 +345,21 @@ TEST_F(abi, disable_while_parked)
 /* kernel.stackmux = 0: nobody parks, opted in or not. */
 TEST_F(abi, mode_never)
 {
+	struct stackmux_retry retry = { .start = 4096, .length = 1, .address = 4096 };
+
 	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "0\n"));
 	EXPECT_EQ(0, sm_read_long(SM_SYSCTL));
 	EXPECT_EQ(0, sm_get());
-	EXPECT_EQ(0, sm_enable(0));
+	EXPECT_EQ(-EOPNOTSUPP, sm_enable(0));
+	EXPECT_EQ(-EOPNOTSUPP, sm_prctl(PR_STACKMUX_RETRY, (unsigned long)&retry,
+					sizeof(retry), 0));
+	EXPECT_EQ(0, sm_prctl(PR_STACKMUX_RETRY, 0, 0, 0));
+	EXPECT_EQ(0, sm_get());
+
+	/* Nor does one that has opted in before. */
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "1\n"));
+	ASSERT_EQ(0, sm_enable(0));
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "0\n"));
 	EXPECT_EQ(ENABLED, sm_get());
 	EXPECT_EQ(ENABLED, child_get(false));
 	EXPECT_NONE_PARK();

@@ -117,6 +117,17 @@ t_run_inherited()
 	says '^ready$'
 }
 
+# The program runs, without parking
+t_run_off()
+{
+	mode=$(cat $sysctl)
+	echo 0 > $sysctl
+	gives 3 "$stackmux" run -- sh -c 'exit 3'
+	ran=$?
+	echo "$mode" > $sysctl
+	[ $ran -eq 0 ] && complains "kernel.stackmux is 0: 'sh' runs without parking"
+}
+
 t_stat_process()
 {
 	background "$stackmux" run -- sleep 1000
@@ -181,7 +192,8 @@ t_tracepoints()
 
 tests='usage absent'
 if [ -e $sysctl ]; then
-	tests='usage run_status run_inherited stat_process stat_machine top doctor tracepoints'
+	tests='usage run_status run_inherited run_off stat_process stat_machine top doctor'
+	tests="$tests tracepoints"
 	echo 0 > "$linger"
 fi
 

@@ -111,6 +111,8 @@ TEST_F(libstackmux, opt_in)
 {
 	struct stackmux_stats st = { };
 	int active = self->env.mode == 2 ? PR_STACKMUX_ACTIVE : 0;
+	struct timespec soon;
+	uint32_t futex = 0;
 
 	errno = 4711;
 	if (!self->env.present) {
@@ -135,7 +137,14 @@ TEST_F(libstackmux, opt_in)
 	EXPECT_EQ(-EFAULT, stackmux_get_stats(NULL));
 	EXPECT_EQ(0, stackmux_disable());
 	EXPECT_EQ(active, stackmux_get());
+
+	/* All else works while parking is switched off. */
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "0\n"));
+	errno = 4711;
+	EXPECT_EQ(-EOPNOTSUPP, stackmux_enable(0));
+	EXPECT_AT_DEADLINE(-ETIMEDOUT, soon, stackmux_futex_wait(&futex, 0, &soon, 0));
 	EXPECT_EQ(4711, errno);
+	sm_knobs_restore();
 }
 
 TEST_F(libstackmux, futex)
