@@ -83,7 +83,7 @@ void __stackmux_free_task(struct task_struct *tsk);
 void __stackmux_hurry(struct task_struct *tsk);
 void __stackmux_set_policy(struct task_struct *tsk);
 bool __stackmux_threads_unlimited(void);
-void stackmux_exec(void);
+void stackmux_exec(bool secure);
 long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 		    unsigned long arg5);
 struct pt_regs *stackmux_parked_regs(struct task_struct *tsk);
@@ -239,7 +239,7 @@ static inline void stackmux_kill(struct task_struct *tsk) { }
 static inline void stackmux_set_policy(struct task_struct *tsk) { }
 static inline void stackmux_free_task(struct task_struct *tsk) { }
 static inline bool stackmux_threads_unlimited(void) { return false; }
-static inline void stackmux_exec(void) { }
+static inline void stackmux_exec(bool secure) { }
 
 static inline long stackmux_prctl(unsigned long op, unsigned long flags,
 				  unsigned long arg4, unsigned long arg5)

@@ -168,15 +168,16 @@ long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 
 /**
  * stackmux_exec - a new program starts in this process
+ * @secure: it gains privileges, and so decides for itself
  *
  * Context: begin_new_exec(), beyond the point of no return; current is the only
  * thread.
  */
-void stackmux_exec(void)
+void stackmux_exec(bool secure)
 {
 	struct signal_struct *sig = current->signal;
 
-	if (!(sig->stackmux & STACKMUX_SIG_EXEC))
+	if (secure || !(sig->stackmux & STACKMUX_SIG_EXEC))
 		WRITE_ONCE(sig->stackmux, 0);
 	WRITE_ONCE(current->stackmux_optout, false);
 	if (!current->stackmux)

@@ -8,7 +8,8 @@
  *
  * The setting belongs to the process: all its threads share it, also those that
  * run already. A child of fork() inherits it. A successful execve() drops it
- * unless %PR_STACKMUX_F_EXEC was given. A single thread can opt out.
+ * unless %PR_STACKMUX_F_EXEC was given; that of a set-user-ID or set-group-ID
+ * program or of one with file capabilities always does. A single thread can opt out.
  *
  * An unknown operation, an unknown flag, or an unused argument that is not 0
  * gives %EINVAL; so does every call on a kernel without stackmux.

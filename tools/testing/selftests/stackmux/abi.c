@@ -5,8 +5,11 @@
  */
 #include "scenario.h"
 
+#include <linux/capability.h>
 #include <sys/ptrace.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #define NW	6
 
@@ -270,6 +273,52 @@ TEST_F(abi, exec)
 	EXPECT_EQ(ENABLED | EXEC | ACTIVE, WEXITSTATUS(status));
 	ASSERT_EQ(0, sm_enable(0));
 	EXPECT_EQ(0, child_get(true));
+}
+
+/* A program that gains privileges by execve() starts without the setting. */
+TEST_F(abi, exec_secure)
+{
+	static const struct {
+		const char *what;
+		int mode, want;
+		bool cap;
+	} files[] = {
+		{ "ordinary", 0755, ENABLED | EXEC | ACTIVE },
+		{ "set-user-ID", 04755, 0 },
+		{ "set-group-ID", 02755, 0 },
+		{ "with a capability", 0755, 0, true },
+	};
+	const struct vfs_cap_data cap = {
+		.magic_etc = VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE,
+		.data[0].permitted = 1 << CAP_NET_RAW,
+	};
+	char path[] = "/tmp/stackmux-abi-XXXXXX";
+	int fd = mkstemp(path), self_fd = open("/proc/self/exe", O_RDONLY), status;
+	struct stat st;
+	size_t i;
+	pid_t pid;
+
+	ASSERT_EQ(0, fstat(self_fd, &st));
+	ASSERT_EQ(st.st_size, sendfile(fd, self_fd, NULL, st.st_size));
+	/* Nobody may execute a file that is open for writing. */
+	close(fd);
+	for (i = 0; i < ARRAY_SIZE(files); i++) {
+		ASSERT_EQ(0, chmod(path, files[i].mode));
+		if (files[i].cap)
+			ASSERT_EQ(0, setxattr(path, "security.capability", &cap, sizeof(cap), 0));
+		pid = SM_FORK();
+		if (!pid) {
+			if (setgid(65534) || setuid(65534) || sm_enable(PR_STACKMUX_F_EXEC))
+				_exit(99);
+			execl(path, "abi", "--get", NULL);
+			_exit(98);
+		}
+		ASSERT_EQ(0, sm_waitpid(pid, &status));
+		EXPECT_EQ(files[i].want, WEXITSTATUS(status)) {
+			TH_LOG("%s", files[i].what);
+		}
+	}
+	unlink(path);
 }
 
 /* A program that fails to exec keeps what it has. */
