@@ -4,6 +4,7 @@
  */
 #include <linux/sched/task_stack.h>
 #include <linux/slab.h>
+#include <asm/stackmux.h>
 
 #include "stackmux.h"
 
@@ -67,8 +68,9 @@ noinline bool stackmux_record_alloc(gfp_t gfp)
 	rec = stackmux_record_new(current, gfp);
 	if (!rec)
 		return false;
-	/* It may exit before it ever parks, and its stack is anything but clean. */
-	rec->mm_id = STACKMUX_MM_UNKNOWN;
+	/* Has its stack, which was clean, seen another address space? */
+	rec->mm_id = current->flags & PF_FORKNOEXEC ? arch_stackmux_mm_id(current->mm) :
+						      STACKMUX_MM_UNKNOWN;
 	stackmux_stack_adopt(current);
 	/* Readers of /proc find a record that is complete. */
 	smp_store_release(&current->stackmux, rec);

@@ -60,7 +60,8 @@ struct stackmux_op {
  * @regs: its user registers
  * @op: what it waits in
  * @task: whose record this is
- * @mm_id: the address space that the task lived in when it last parked
+ * @mm_id: the address space whose threads have used the task's stack; that of the task
+ *	   itself while it is parked
  * @starving: entry in the queue of those that wait for a stack; its prev is NULL if
  *	      the task is not there
  * @granted: the stack that the task was given when it was taken from there;

@@ -125,6 +125,7 @@ static void stackmux_take(struct task_struct *tsk)
 {
 	struct stackmux_record *rec = tsk->stackmux;
 	struct vm_struct *vm = tsk->stack_vm_area;
+	u64 mm_id = rec->mm_id;
 
 	if (unlikely(!refcount_dec_if_one(&tsk->stack_refcount))) {
 		stackmux_count(STACKMUX_PINS);
@@ -142,7 +143,8 @@ static void stackmux_take(struct task_struct *tsk)
 	tsk->stack = NULL;
 	tsk->stack_vm_area = NULL;
 	stackmux_count(STACKMUX_PARKS);
-	stackmux_pool_put(stackmux_stack_idle(vm, rec->mm_id));
+	/* Not that of tsk->mm: the task may have called execve() on this stack. */
+	stackmux_pool_put(stackmux_stack_idle(vm, mm_id));
 	/*
 	 * The record is complete: pairs with smp_load_acquire() in
 	 * __stackmux_attach(), and in stackmux_parked() for readers.

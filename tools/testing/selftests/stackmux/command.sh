@@ -190,10 +190,24 @@ t_tracepoints()
 	says 'sleep-.*: stackmux_resume: call=nanosleep other_mm='
 }
 
+# What is on a stack after execve() is not of one address space only: the stack of the
+# first wait fits nobody, not even the one who left it.
+t_exec_label()
+{
+	instance=/sys/kernel/tracing/instances/stackmux_test
+	mkdir $instance || return 1
+	echo 1 > $instance/events/stackmux/stackmux_resume/enable
+	"$stackmux" run -- taskset 1 sleep 0.2
+	echo 0 > $instance/events/stackmux/stackmux_resume/enable
+	cp $instance/trace "$tmp/out"
+	rmdir $instance
+	says 'sleep-.*: stackmux_resume: call=nanosleep other_mm=1'
+}
+
 tests='usage absent'
 if [ -e $sysctl ]; then
 	tests='usage run_status run_inherited run_off stat_process stat_machine top doctor'
-	tests="$tests tracepoints"
+	tests="$tests tracepoints exec_label"
 	echo 0 > "$linger"
 fi
 
