@@ -200,12 +200,84 @@ unsigned long __stackmux_oom_pages(struct task_struct *tsk)
 	return bytes / PAGE_SIZE;
 }
 
+static void stackmux_add_stats(struct stackmux_stats *stats, struct task_struct *tsk)
+{
+	stats->threads++;
+	if (READ_ONCE(tsk->stackmux))
+		stats->records++;
+	switch (READ_ONCE(tsk->stackmux_stack)) {
+	case STACKMUX_PARKED:
+		stats->parked++;
+		break;
+	case STACKMUX_LINGERING:
+		stats->lingering++;
+		break;
+	case STACKMUX_PINNED:
+		stats->pinned++;
+		break;
+	default:
+		if (stackmux_wanted(tsk) && stackmux_excluded(tsk))
+			stats->excluded++;
+	}
+}
+
+/*
+ * Let others run, in the middle of a list of threads. False: @tsk has left the list
+ * meanwhile, and those that came after it there may be gone, too.
+ */
+static bool stackmux_stats_yield(struct task_struct *tsk)
+{
+	bool alive;
+
+	get_task_struct(tsk);
+	rcu_read_unlock();
+	cond_resched();
+	rcu_read_lock();
+	/* A task leaves its pid first, and then the list. */
+	alive = pid_alive(tsk);
+	put_task_struct(tsk);
+	return alive;
+}
+
+/*
+ * There may be millions of threads. They are listed in the order in which they were
+ * cloned: if the one where this let others run is gone, the first that is younger comes
+ * next. Those that are cloned meanwhile do not count, or this might have no end.
+ */
+static int stackmux_collect_stats(struct stackmux_stats *stats)
+{
+	const u64 now = ktime_get_ns();
+	struct task_struct *t;
+	u64 last = 0, skip = 0;
+
+	guard(rcu)();
+again:
+	for_each_thread(current, t) {
+		if (t->start_time > now)
+			break;
+		if (t->start_time > skip) {
+			stackmux_add_stats(stats, t);
+			last = t->start_time;
+			skip = 0;
+		}
+		if (likely(!need_resched()))
+			continue;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (!stackmux_stats_yield(t)) {
+			skip = last;
+			goto again;
+		}
+	}
+	return 0;
+}
+
 /**
  * stackmux_process_stats - prctl(PR_STACKMUX_STATS)
  * @to: user address of the result
  * @size: of the structure that the user knows
  *
- * Context: process context.
+ * Context: process context, may sleep.
  * Return: size of the structure that the kernel knows, or an error.
  */
 long stackmux_process_stats(struct stackmux_stats __user *to, size_t size)
@@ -214,34 +286,15 @@ long stackmux_process_stats(struct stackmux_stats __user *to, size_t size)
 		.stack_size	= THREAD_SIZE,
 		.record_size	= sizeof(struct stackmux_record),
 	};
-	struct task_struct *t;
+	int ret;
 
 	BUILD_BUG_ON(sizeof(stats) < STACKMUX_STATS_SIZE_VER0);
 	if (size < STACKMUX_STATS_SIZE_VER0)
 		return -EINVAL;
 
-	rcu_read_lock();
-	for_each_thread(current, t) {
-		stats.threads++;
-		if (READ_ONCE(t->stackmux))
-			stats.records++;
-		switch (READ_ONCE(t->stackmux_stack)) {
-		case STACKMUX_PARKED:
-			stats.parked++;
-			break;
-		case STACKMUX_LINGERING:
-			stats.lingering++;
-			break;
-		case STACKMUX_PINNED:
-			stats.pinned++;
-			break;
-		default:
-			if (stackmux_wanted(t) && stackmux_excluded(t))
-				stats.excluded++;
-		}
-	}
-	rcu_read_unlock();
-
+	ret = stackmux_collect_stats(&stats);
+	if (ret)
+		return ret;
 	if (copy_to_user(to, &stats, min(size, sizeof(stats))))
 		return -EFAULT;
 	if (size > sizeof(stats) &&

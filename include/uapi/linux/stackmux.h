@@ -40,7 +40,7 @@
  *	   that the caller knows are filled; if it is smaller, the rest is set
  *	   to 0. %EINVAL: the size is smaller than %STACKMUX_STATS_SIZE_VER0;
  *	   %E2BIG: it is larger than a page; %EFAULT: the structure cannot be
- *	   written to.
+ *	   written to. A signal that kills ends it.
  * RETRY:  register a struct stackmux_retry for the calling thread, or with NULL
  *	   and size 0 none; see there. Returns 0. %EINVAL: the size is smaller
  *	   than %STACKMUX_RETRY_SIZE_VER0, a flag is unknown, or an address is

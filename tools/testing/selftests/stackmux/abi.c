@@ -701,6 +701,41 @@ TEST_F(abi, stats)
 #undef STATS
 }
 
+static void *come_and_go(void *arg)
+{
+	int *stop = arg;
+
+	while (!sm_load(stop))
+		if (in_thread(get_thread) < 0)
+			return arg;
+	return NULL;
+}
+
+/* ... while threads come and go, and the kernel has to let others run */
+TEST_F(abi, stats_of_many)
+{
+	const int nr = 3000, movers = 4;
+	struct stackmux_stats st;
+	struct sm_sleepers s;
+	pthread_t t[4];
+	int stop = 0, i;
+
+	ASSERT_EQ(0, sm_enable(0));
+	ASSERT_EQ(nr, sm_sleepers_create(&s, nr, false));
+	ASSERT_TRUE(sm_sleepers_wait_asleep(&s));
+	SM_THREADS(t, movers, come_and_go, &stop);
+	for (i = 0; i < sm_rounds(400); i++) {
+		ASSERT_LT(0, sm_prctl(PR_STACKMUX_STATS, (unsigned long)&st, sizeof(st), 0));
+		ASSERT_LE(nr + 1, st.threads);
+		/* Those that have been joined may not be gone yet, but nobody counts twice. */
+		ASSERT_GE(nr + 100, st.threads);
+	}
+	sm_store(&stop, 1);
+	EXPECT_EQ(0, sm_threads_join(t, movers));
+	EXPECT_EQ(nr, sm_sleepers_wake(&s, false));
+	EXPECT_EQ(nr, sm_sleepers_reap(&s));
+}
+
 /* What users read or tune: one value per file. All other counters are debugfs's. */
 TEST_F(abi, sysfs)
 {
