@@ -82,7 +82,7 @@ void __stackmux_preempt(struct pt_regs *regs);
 void __stackmux_free_task(struct task_struct *tsk);
 void __stackmux_hurry(struct task_struct *tsk);
 void __stackmux_set_policy(struct task_struct *tsk);
-bool __stackmux_threads_unlimited(void);
+bool __stackmux_exceeds_threads_max(u64 clone_flags);
 void stackmux_exec(bool secure);
 long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 		    unsigned long arg5);
@@ -203,11 +203,11 @@ static inline unsigned long stackmux_oom_pages(struct task_struct *tsk)
 	return static_branch_unlikely(&stackmux_key) ? __stackmux_oom_pages(tsk) : 0;
 }
 
-/* May a parking process exceed threads-max, which is derived from stacks? */
-static inline bool stackmux_threads_unlimited(void)
+/* May clone() exceed threads-max, which is derived from stacks? */
+static inline bool stackmux_exceeds_threads_max(u64 clone_flags)
 {
 	return static_branch_unlikely(&stackmux_key) &&
-	       __stackmux_threads_unlimited();
+	       __stackmux_exceeds_threads_max(clone_flags);
 }
 
 #else /* !CONFIG_STACKMUX */
@@ -238,7 +238,7 @@ static __always_inline void stackmux_preempt(struct pt_regs *regs) { schedule();
 static inline void stackmux_kill(struct task_struct *tsk) { }
 static inline void stackmux_set_policy(struct task_struct *tsk) { }
 static inline void stackmux_free_task(struct task_struct *tsk) { }
-static inline bool stackmux_threads_unlimited(void) { return false; }
+static inline bool stackmux_exceeds_threads_max(u64 clone_flags) { return false; }
 static inline void stackmux_exec(bool secure) { }
 
 static inline long stackmux_prctl(unsigned long op, unsigned long flags,

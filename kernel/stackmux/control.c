@@ -187,14 +187,20 @@ void stackmux_exec(bool secure)
 	current->stackmux->mm_id = STACKMUX_MM_UNKNOWN;
 }
 
+/* While all processes park: may their threads exceed threads-max? Writable in sysfs. */
+unsigned int stackmux_threads_unlimited __read_mostly;
+
 /*
  * threads-max follows from what stacks would cost if each thread had one, at a
- * time when it is not known which threads will park. A process that parks is held by
- * RLIMIT_NPROC, the pids cgroup, its memory cgroup and kernel.pid_max instead.
+ * time when it is not known which threads will park. The threads of a process that asked
+ * for parking are held by RLIMIT_NPROC, the pids cgroup, its memory cgroup and
+ * kernel.pid_max instead. A child of fork() begins on a stack.
  */
-bool __stackmux_threads_unlimited(void)
+bool __stackmux_exceeds_threads_max(u64 clone_flags)
 {
-	return stackmux_wanted(current);
+	if (!(clone_flags & CLONE_THREAD) || !stackmux_wanted(current))
+		return false;
+	return READ_ONCE(stackmux_mode) == STACKMUX_OPTIN || READ_ONCE(stackmux_threads_unlimited);
 }
 
 static int stackmux_sysctl(const struct ctl_table *table, int write, void *buffer,

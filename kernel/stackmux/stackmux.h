@@ -206,6 +206,7 @@ enum stackmux_mode {
 };
 
 extern int stackmux_mode;
+extern unsigned int stackmux_threads_unlimited;
 int stackmux_start(void);
 void stackmux_flush(void);
 

@@ -153,6 +153,8 @@ STACKMUX_LIMIT_RW(node_max, 65536);
 STACKMUX_LIMIT_RW(node_low, 4096);
 STACKMUX_LIMIT_RW(preempted_max, 65536);
 STACKMUX_LIMIT_RW(in_place_max, 65536);
+/* No number of stacks, but the same kind of file */
+STACKMUX_LIMIT_RW(threads_unlimited, 1);
 
 static struct attribute *stackmux_attrs[] = {
 	&parked_attr.attr,
@@ -165,6 +167,7 @@ static struct attribute *stackmux_attrs[] = {
 	&node_low_attr.attr,
 	&preempted_max_attr.attr,
 	&in_place_max_attr.attr,
+	&threads_unlimited_attr.attr,
 	NULL
 };
 ATTRIBUTE_GROUPS(stackmux);

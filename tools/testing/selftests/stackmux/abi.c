@@ -453,6 +453,41 @@ TEST_F(abi, mode_always)
 	EXPECT_TRUE(finish(self->w, NW, &self->f));
 }
 
+/* Who may exceed kernel.threads-max: some threads, and no child */
+TEST_F(abi, threads_max)
+{
+	static const struct {
+		const char *mode, *unlimited;
+		bool opts_in, may;
+	} cases[] = {
+		{ "1\n", "0\n" },
+		{ "1\n", "1\n" },
+		{ "1\n", "0\n", .opts_in = true, .may = true },
+		{ "2\n", "0\n" },
+		{ "2\n", "0\n", .opts_in = true },
+		{ "2\n", "1\n", .may = true },
+	};
+	pid_t pid;
+	int i;
+
+	/* Later there would be no worker. */
+	ASSERT_EQ(0, sm_enable(0));
+	ASSERT_EQ(0, sm_write_long("/proc/sys/kernel/threads-max", 20));
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		ASSERT_EQ(0, sm_write_file(SM_SYSCTL, cases[i].mode));
+		ASSERT_EQ(0, sm_write_file(SM_SYSFS "threads_unlimited", cases[i].unlimited));
+		ASSERT_EQ(0, cases[i].opts_in ? sm_enable(0) : sm_disable());
+		EXPECT_EQ(cases[i].may, in_thread(get_thread) >= 0) {
+			TH_LOG("case %d", i);
+		}
+		pid = fork();
+		if (!pid)
+			_exit(0);
+		EXPECT_EQ(-1, pid);
+		EXPECT_EQ(EAGAIN, errno);
+	}
+}
+
 TEST_F(abi, sysctl_values)
 {
 	static const char * const bad[] = {
@@ -751,6 +786,7 @@ TEST_F(abi, sysfs)
 		{ "node_low", 4096 },
 		{ "preempted_max", 65536 },
 		{ "in_place_max", 65536 },
+		{ "threads_unlimited", 1 },
 	};
 	long before, val, max;
 	int i, files = 0;

@@ -202,6 +202,7 @@ static struct sm_knob {
 	{ .path = SM_SYSFS "percpu_max" },
 	{ .path = SM_SYSFS "node_max" },
 	{ .path = SM_SYSFS "node_low" },
+	{ .path = SM_SYSFS "threads_unlimited" },
 	{ .path = SM_PREEMPTED_MAX },
 	{ .path = SM_IN_PLACE_MAX },
 	{ .path = SM_BACKOFF },
