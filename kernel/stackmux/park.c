@@ -80,7 +80,9 @@ static __always_inline void stackmux_park(struct stackmux_record *rec)
 
 	preempt_disable();
 	set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
-	if (rec->op->fired(rec) || !stackmux_switch(current, STACKMUX_LEAVE))
+	/* Pairs with synchronize_rcu() in stackmux_unpark(). */
+	if (rec->op->fired(rec) || unlikely(READ_ONCE(stackmux_mode) == STACKMUX_NEVER) ||
+	    !stackmux_switch(current, STACKMUX_LEAVE))
 		stackmux_count(STACKMUX_NOSWITCH);
 	else if (rec->backoff)
 		rec->backoff--;

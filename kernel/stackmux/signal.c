@@ -78,11 +78,9 @@ static long stackmux_sigtimedwait_resume(struct stackmux_record *rec)
 	kernel_siginfo_t info;
 	int ret;
 
-	/*
-	 * The classic call ends with any wake-up, -EINTR if no signal is there.
-	 * A wake-up without cause cannot be told from one by a signal that
-	 * another thread was faster to take.
-	 */
+	/* A signal that another thread was faster to take leaves signal_pending(). */
+	if (!timed_out && !signal_pending(current))
+		return STACKMUX_REARMED;
 	stackmux_timer_cancel(&w->timeout);
 
 	ret = stackmux_sigtimedwait_end(&w->mask, &info);

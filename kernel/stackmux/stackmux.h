@@ -327,6 +327,9 @@ bool stackmux_refill_needed(void);
 void stackmux_refill_wake(unsigned int cpu);
 void stackmux_refill_settle(void);
 
+/* unpark.c */
+int stackmux_unpark(void);
+
 /* retry.c */
 long stackmux_set_retry(const void __user *from, size_t size);
 void stackmux_drop_retry(struct stackmux_record *rec);

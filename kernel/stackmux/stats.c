@@ -156,6 +156,16 @@ STACKMUX_LIMIT_RW(in_place_max, 65536);
 /* No number of stacks, but the same kind of file */
 STACKMUX_LIMIT_RW(threads_unlimited, 1);
 
+static ssize_t unpark_store(struct kobject *kobj, struct kobj_attribute *attr,
+			    const char *buf, size_t count)
+{
+	int ret = sysfs_streq(buf, "1") ? stackmux_unpark() : -EINVAL;
+
+	return ret ?: count;
+}
+
+static struct kobj_attribute unpark_attr = __ATTR_WO(unpark);
+
 static struct attribute *stackmux_attrs[] = {
 	&parked_attr.attr,
 	&records_attr.attr,
@@ -168,6 +178,7 @@ static struct attribute *stackmux_attrs[] = {
 	&preempted_max_attr.attr,
 	&in_place_max_attr.attr,
 	&threads_unlimited_attr.attr,
+	&unpark_attr.attr,
 	NULL
 };
 ATTRIBUTE_GROUPS(stackmux);

@@ -3,6 +3,7 @@
  * The switches and dials: prctl(PR_STACKMUX), sysctl kernel.stackmux, the
  * counters, who inherits what.
  */
+#include "line.h"
 #include "scenario.h"
 
 #include <linux/capability.h>
@@ -425,6 +426,66 @@ TEST_F(abi, mode_never)
 	EXPECT_TRUE(finish(self->w, NW, &self->f));
 }
 
+#define UNPARK	SM_SYSFS "unpark"
+
+/* Parked threads get their stacks back, and their waits go on. */
+TEST_F(abi, unpark)
+{
+	const struct timespec hour = { .tv_sec = 3600 };
+	uint64_t sigs = sm_bit(SIGUSR2);
+	struct sm_waiter *w = self->w;
+	struct line l[NR_BY];
+	struct timespec ts;
+	int i;
+
+	EXPECT_EQ(0200, sm_mode(UNPARK));
+	EXPECT_EQ(-EBUSY, sm_write_file(UNPARK, "1\n"));
+	EXPECT_EQ(-EINVAL, sm_write_file(UNPARK, "0\n"));
+
+	ASSERT_EQ(0, sm_enable(0));
+	sm_mask_set(sigs);
+	for (i = 0; i < NR_BY; i++) {
+		ASSERT_EQ(0, line_open(&l[i], i));
+		ASSERT_EQ(0, sm_waiter_run(&l[i].w));
+	}
+	ts = sm_ts(sm_soon_ns());
+	sm_call(&w[0], __NR_nanosleep, &ts);
+	sm_call(&w[1], __NR_rt_sigtimedwait, &sigs, 0, &hour, 8);
+	sm_call(&w[2], __NR_pause);
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, sm_waiter_run(&w[i]));
+	ASSERT_TRUE(sm_wait_parked(&self->env, NR_BY + 2));
+
+	ASSERT_EQ(0, sm_write_file(SM_SYSCTL, "0\n"));
+	EXPECT_GE(parked_now(&self->env), NR_BY + 2);
+	ASSERT_EQ(0, sm_write_file(UNPARK, "1\n"));
+	EXPECT_EQ(0, sm_read_long(SM_SYSFS "parked"));
+	/* Those who have woken go to sleep again. */
+	sm_sleep_ms(100 * sm_slow());
+	EXPECT_EQ(0, sm_read_long(SM_SYSFS "parked"));
+	for (i = 0; i < NR_BY; i++) {
+		EXPECT_TRUE(sm_wait_until(sm_task_is(getpid(), l[i].w.tid, "pinned"))) {
+			TH_LOG("%s", line_names[i]);
+		}
+		EXPECT_EQ(0, sm_load(&l[i].w.done));
+	}
+
+	for (i = 0; i < NR_BY; i++) {
+		ASSERT_TRUE(line_send(&l[i]));
+		ASSERT_TRUE(sm_waiter_join(&l[i].w));
+		EXPECT_TRUE(line_heard(&l[i])) {
+			TH_LOG("%s: %ld", line_names[i], l[i].w.ret);
+		}
+	}
+	SM_JOIN(&w[0], 0);
+	SM_EXPECT_TOOK(&w[0], sm_soon_ns());
+	EXPECT_EQ(0, sm_nr_done(&w[1], 2));
+	EXPECT_EQ(0, sm_signal(&w[1], SIGUSR2));
+	SM_JOIN(&w[1], SIGUSR2);
+	sm_handle(SIGUSR1, 0);
+	SM_EXPECT_INTERRUPTED(&w[2], SIGUSR1);
+}
+
 /* kernel.stackmux = 1: only those that opted in. */
 TEST_F(abi, mode_optin)
 {
@@ -826,7 +887,8 @@ TEST_F(abi, sysfs)
 	while ((d = readdir(dir)))
 		files += d->d_name[0] != '.';
 	closedir(dir);
-	EXPECT_EQ(ARRAY_SIZE(shown) + ARRAY_SIZE(limits), files);
+	/* One more: unpark */
+	EXPECT_EQ(ARRAY_SIZE(shown) + ARRAY_SIZE(limits) + 1, files);
 }
 
 /* The threads that leave make the pool larger; shrink makes it smaller. */
