@@ -9,8 +9,6 @@
 #include <semaphore.h>
 #include <spawn.h>
 #include <sys/epoll.h>
-#include <sys/ipc.h>
-#include <sys/msg.h>
 #include <sys/select.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
@@ -718,11 +716,7 @@ TEST_F(glibc, semaphore)
 
 /* What the calls wait for, and nobody gives. */
 static struct {
-	int pipe[2], sock[2], listener, udp, event, timer, epoll, full[2];
-	int msgq;
-	char fifo[64];
-	char lock[64];
-	int lock_fd;
+	int pipe[2], sock[2], listener, udp, event, timer, epoll;
 	sem_t sem;
 	struct gate gate;
 	pthread_t sleeper;
@@ -738,7 +732,6 @@ static const struct timespec hour = { 3600, 0 };
 static char buf[64];
 static struct iovec iov = { buf, sizeof(buf) };
 static struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-static struct mmsghdr mmsg = { .msg_hdr = { .msg_iov = &iov, .msg_iovlen = 1 } };
 static struct epoll_event event;
 static siginfo_t info;
 static int sig;
@@ -824,68 +817,54 @@ static void wait_for_aio(void)
 	aio_suspend(list, 1, NULL);
 }
 
-static void wait_for_lock(void)
-{
-	struct flock fl = { .l_type = F_WRLCK, .l_len = 1 };
-
-	fcntl(never.lock_fd, F_OFD_SETLKW, &fl);
-}
-
 /*
- * The name of each, whether it parks, and the call. The last seven cannot bear
- * to be cancelled asynchronously.
+ * The name of each, and the call. The last seven cannot bear to be cancelled
+ * asynchronously.
  */
 #define CANCEL_POINTS										\
-	POINT(pause, true, pause())								\
-	POINT(sleep, true, sleep(3600))								\
-	POINT(usleep, true, usleep(999999999))							\
-	POINT(nanosleep, true, nanosleep(&hour, NULL))						\
-	POINT(clock_nanosleep, true, sleep_until(&never.boot))					\
-	POINT(sigsuspend, true, sigsuspend(&never.none))					\
-	POINT(sigwait, true, sigwait(&never.rt, &sig))						\
-	POINT(sigwaitinfo, true, sigwaitinfo(&never.rt, NULL))					\
-	POINT(sigtimedwait, true, sigtimedwait(&never.rt, NULL, &hour))				\
-	POINT(wait, true, wait(NULL))								\
-	POINT(waitpid, true, waitpid(never.kid, NULL, 0))					\
-	POINT(waitid, true, waitid(P_PID, never.kid, &info, WEXITED))				\
-	POINT(wait4, true, wait4(never.kid, NULL, 0, NULL))					\
-	POINT(poll, true, poll(poll_set(never.pipe[0]), 1, -1))					\
-	POINT(ppoll, true, ppoll(poll_set(never.sock[0]), 1, &hour, &never.none))		\
-	POINT(select, true, select_one(never.pipe[0]))						\
-	POINT(pselect, true, pselect_one(never.sock[0]))					\
-	POINT(epoll_wait, true, epoll_wait(never.epoll, &event, 1, -1))				\
-	POINT(epoll_pwait, true, epoll_pwait(never.epoll, &event, 1, 3600 * 1000, &never.none))	\
-	POINT(read, true, io = read(never.pipe[0], buf, 8))					\
-	POINT(readv, false, io = readv(never.pipe[0], &iov, 1))					\
-	POINT(read_eventfd, true, io = read(never.event, buf, 8))				\
-	POINT(read_timerfd, true, io = read(never.timer, buf, 8))				\
-	POINT(recv, true, io = recv(never.sock[0], buf, 8, 0))					\
-	POINT(recvfrom, true, io = recvfrom(never.udp, buf, 8, 0, NULL, NULL))			\
-	POINT(recvmsg, true, io = recvmsg(never.sock[0], &msg, 0))				\
-	POINT(recvmmsg, false, io = recvmmsg(never.udp, &mmsg, 1, 0, NULL))			\
-	POINT(accept, true, accept(never.listener, NULL, NULL))					\
-	POINT(accept4, true, accept4(never.listener, NULL, NULL, SOCK_CLOEXEC))			\
-	POINT(write, false, io = write(never.full[1], buf, 8))					\
-	POINT(open, false, open(never.fifo, O_RDONLY))						\
-	POINT(fcntl, false, wait_for_lock())							\
-	POINT(msgrcv, false, io = msgrcv(never.msgq, buf, 8, 0, 0))				\
-	POINT(sem_wait, true, sem_wait(&never.sem))						\
-	POINT(sem_timedwait, true, sem_timedwait(&never.sem, &never.real))			\
-	POINT(pthread_cond_wait, true, gate_wait(false))					\
-	POINT(pthread_cond_timedwait, true, gate_wait(true))					\
-	POINT(pthread_join, true, pthread_join(never.sleeper, NULL))				\
-	POINT(pthread_timedjoin_np, true, join_until(&never.real))				\
-	POINT(aio_suspend, true, wait_for_aio())
+	POINT(pause, pause())									\
+	POINT(sleep, sleep(3600))								\
+	POINT(usleep, usleep(999999999))							\
+	POINT(nanosleep, nanosleep(&hour, NULL))						\
+	POINT(clock_nanosleep, sleep_until(&never.boot))					\
+	POINT(sigsuspend, sigsuspend(&never.none))						\
+	POINT(sigwait, sigwait(&never.rt, &sig))						\
+	POINT(sigwaitinfo, sigwaitinfo(&never.rt, NULL))					\
+	POINT(sigtimedwait, sigtimedwait(&never.rt, NULL, &hour))				\
+	POINT(wait, wait(NULL))									\
+	POINT(waitpid, waitpid(never.kid, NULL, 0))						\
+	POINT(waitid, waitid(P_PID, never.kid, &info, WEXITED))					\
+	POINT(wait4, wait4(never.kid, NULL, 0, NULL))						\
+	POINT(poll, poll(poll_set(never.pipe[0]), 1, -1))					\
+	POINT(ppoll, ppoll(poll_set(never.sock[0]), 1, &hour, &never.none))			\
+	POINT(select, select_one(never.pipe[0]))						\
+	POINT(pselect, pselect_one(never.sock[0]))						\
+	POINT(epoll_wait, epoll_wait(never.epoll, &event, 1, -1))				\
+	POINT(epoll_pwait, epoll_pwait(never.epoll, &event, 1, 3600 * 1000, &never.none))	\
+	POINT(read, io = read(never.pipe[0], buf, 8))						\
+	POINT(read_eventfd, io = read(never.event, buf, 8))					\
+	POINT(read_timerfd, io = read(never.timer, buf, 8))					\
+	POINT(recv, io = recv(never.sock[0], buf, 8, 0))					\
+	POINT(recvfrom, io = recvfrom(never.udp, buf, 8, 0, NULL, NULL))			\
+	POINT(recvmsg, io = recvmsg(never.sock[0], &msg, 0))					\
+	POINT(accept, accept(never.listener, NULL, NULL))					\
+	POINT(accept4, accept4(never.listener, NULL, NULL, SOCK_CLOEXEC))			\
+	POINT(sem_wait, sem_wait(&never.sem))							\
+	POINT(sem_timedwait, sem_timedwait(&never.sem, &never.real))				\
+	POINT(pthread_cond_wait, gate_wait(false))						\
+	POINT(pthread_cond_timedwait, gate_wait(true))						\
+	POINT(pthread_join, pthread_join(never.sleeper, NULL))					\
+	POINT(pthread_timedjoin_np, join_until(&never.real))					\
+	POINT(aio_suspend, wait_for_aio())
 
-#define POINT(name, parks, call)	static void cancel_##name(void) { call; }
+#define POINT(name, call)	static void cancel_##name(void) { call; }
 CANCEL_POINTS
 #undef POINT
 
-#define POINT(name, parks, call)	{ #name, cancel_##name, parks },
+#define POINT(name, call)	{ #name, cancel_##name },
 static const struct cancel_point {
 	const char *name;
 	void (*fn)(void);
-	bool parks;
 } cancel_points[] = {
 	CANCEL_POINTS
 };
@@ -903,9 +882,7 @@ static bool never_init(sem_t *sleeper_sem)
 {
 	struct itimerspec its = { .it_value = { 3600, 0 } };
 	struct epoll_event ev = { .events = EPOLLIN };
-	struct flock fl = { .l_type = F_WRLCK, .l_len = 1 };
 	struct sockaddr_in sin = { .sin_family = AF_INET };
-	int fd;
 
 	never.real = late(CLOCK_REALTIME);
 	never.boot = late(CLOCK_BOOTTIME);
@@ -921,28 +898,13 @@ static bool never_init(sem_t *sleeper_sem)
 	never.event = eventfd(0, 0);
 	never.timer = timerfd_create(CLOCK_MONOTONIC, 0);
 	never.epoll = epoll_create1(0);
-	never.msgq = msgget(IPC_PRIVATE, 0600);
-	if (pipe(never.pipe) || pipe(never.full) ||
+	if (pipe(never.pipe) ||
 	    socketpair(AF_UNIX, SOCK_STREAM, 0, never.sock) ||
 	    never.listener < 0 || never.event < 0 || never.timer < 0 ||
-	    never.epoll < 0 || never.msgq < 0)
+	    never.epoll < 0)
 		return false;
 	timerfd_settime(never.timer, 0, &its, NULL);
 	epoll_ctl(never.epoll, EPOLL_CTL_ADD, never.pipe[0], &ev);
-	sm_nonblock(never.full[1], true);
-	while (write(never.full[1], buf, sizeof(buf)) > 0)
-		;
-	sm_nonblock(never.full[1], false);
-
-	snprintf(never.fifo, sizeof(never.fifo), "/tmp/stackmux.%d.fifo", getpid());
-	snprintf(never.lock, sizeof(never.lock), "/tmp/stackmux.%d.lock", getpid());
-	if (mkfifo(never.fifo, 0600))
-		return false;
-	fd = open(never.lock, O_RDWR | O_CREAT, 0600);
-	never.lock_fd = open(never.lock, O_RDWR);
-	if (fd < 0 || never.lock_fd < 0 || fcntl(fd, F_OFD_SETLK, &fl))
-		return false;
-
 	sem_init(&never.sem, 0, 0);
 	gate_init(&never.gate, CLOCK_REALTIME);
 	sem_init(sleeper_sem, 0, 0);
@@ -963,9 +925,6 @@ static void never_end(sem_t *sleeper_sem)
 	pthread_join(never.sleeper, NULL);
 	kill(never.kid, SIGKILL);
 	waitpid(never.kid, NULL, 0);
-	msgctl(never.msgq, IPC_RMID, NULL);
-	unlink(never.fifo);
-	unlink(never.lock);
 }
 
 /* A thread that is to be cancelled. */
@@ -1051,22 +1010,16 @@ TEST_F_TIMEOUT(glibc, cancel, 60)
 			if (mode == ASYNC && i >= NR_POINTS - 7)
 				continue;
 			sm_rebase(&self->env);
-			sm_keeps_stack(&self->env, !v.point->parks);
 			ASSERT_EQ(0, sm_thread(&v.w.thread, victim_main, &v));
 			if (mode == PENDING) {
 				ASSERT_TRUE(sm_wait_until(sm_load(&v.w.entered)));
 				ASSERT_EQ(0, pthread_cancel(v.w.thread));
 				sm_store(&v.w.entered, 2);
 			} else {
-				if (v.point->parks)
-					ASSERT_TRUE(sm_wait_parked(&self->env, 1)) {
-						TH_LOG("%s", v.point->name);
-					}
+				ASSERT_TRUE(sm_wait_parked(&self->env, 1)) {
+					TH_LOG("%s", v.point->name);
+				}
 				ASSERT_TRUE(sm_sleeps(&v.w));
-				if (!v.point->parks)
-					ASSERT_TRUE(sm_wait_parked(&self->env, 1)) {
-						TH_LOG("%s", v.point->name);
-					}
 				ASSERT_EQ(0, pthread_cancel(v.w.thread));
 			}
 			ASSERT_TRUE(sm_wait_until(pthread_tryjoin_np(v.w.thread, &ret) != EBUSY)) {

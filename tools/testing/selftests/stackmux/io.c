@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * read(), readv(), recvfrom(), recvmsg() and accept() on what they wait for, in
+ * read(), recvfrom(), recvmsg() and accept() on what they wait for, in
  * a process that parks and in one that does not: data, errors and times have to
  * be the same, one event has to end one wait.
  */
 #include "scenario.h"
 
-#include <pty.h>
 #include <sys/inotify.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
-#include <sys/uio.h>
 
 #define NW	6	/* waiters of tests with several */
 
@@ -82,25 +80,6 @@ TEST_F(io, channels)
 		SM_JOIN(self->w, 8);
 		memcpy(&x, self->buf[0], sizeof(x));
 		EXPECT_EQ(1, x);
-	}
-}
-
-TEST_F(io, readv_parts)
-{
-	struct iovec iov[3] = {
-		{ self->buf[0], 3 }, { self->buf[1], 1 }, { self->buf[2], 60 },
-	};
-	int kind;
-
-	sm_keeps_stack(&self->env, true);
-	for_each_kind(kind, SM_PIPE) {
-		sm_call(self->w, __NR_readv, self->c.rd, iov, 3);
-		ASSERT_TRUE(sm_start(&self->env, self->w));
-		ASSERT_EQ(10, write(self->c.wr, "abcdefghij", 10));
-		SM_JOIN(self->w, 10);
-		EXPECT_EQ(0, memcmp(self->buf[0], "abc", 3));
-		EXPECT_EQ('d', self->buf[1][0]);
-		EXPECT_EQ(0, memcmp(self->buf[2], "efghij", 6));
 	}
 }
 
@@ -184,47 +163,6 @@ TEST_F(io, inotify)
 	unlink(path);
 	rmdir(dir);
 	close(fd);
-}
-
-TEST_F(io, terminal)
-{
-	struct termios tio;
-	int m, s;
-
-	sm_keeps_stack(&self->env, true);
-	ASSERT_EQ(0, openpty(&m, &s, NULL, NULL, NULL));
-	/* By lines: half of one does not end the read. */
-	set_read(self, 0, s, sizeof(self->buf[0]));
-	ASSERT_TRUE(sm_start(&self->env, self->w));
-	ASSERT_EQ(2, write(m, "ab", 2));
-	ASSERT_TRUE(sleeps_on(self));
-	ASSERT_EQ(2, write(m, "c\n", 2));
-	SM_JOIN(self->w, 4);
-	EXPECT_EQ(0, memcmp(self->buf[0], "abc\n", 4));
-
-	/* By characters, then by time */
-	ASSERT_EQ(0, tcgetattr(s, &tio));
-	cfmakeraw(&tio);
-	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
-	ASSERT_TRUE(sm_start(&self->env, self->w));
-	ASSERT_EQ(1, write(m, "x", 1));
-	SM_JOIN(self->w, 1);
-	tio.c_cc[VMIN] = 0;
-	tio.c_cc[VTIME] = 2;
-	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
-	ASSERT_EQ(0, sm_waiter_run(self->w));
-	SM_JOIN(self->w, 0);
-	EXPECT_LE(150 * SM_MSEC, sm_waiter_ns(self->w));
-
-	/* The other side goes away. */
-	tio.c_cc[VMIN] = 1;
-	tio.c_cc[VTIME] = 0;
-	ASSERT_EQ(0, tcsetattr(s, TCSANOW, &tio));
-	ASSERT_TRUE(sm_start(&self->env, self->w));
-	close(m);
-	ASSERT_TRUE(sm_waiter_join(&self->w[0]));
-	EXPECT_TRUE(!self->w[0].ret || self->w[0].ret == -EIO);
-	close(s);
 }
 
 static int udp_open(struct sockaddr_in *sin)

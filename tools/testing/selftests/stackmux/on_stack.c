@@ -7,10 +7,12 @@
 #include "scenario.h"
 #include <linux/aio_abi.h>
 #include <mqueue.h>
+#include <pty.h>
 #include <sys/file.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
+#include <sys/uio.h>
 
 #ifndef F_OFD_SETLK
 #define F_OFD_SETLK	37
@@ -23,16 +25,18 @@ FIXTURE(on_stack) {
 	int rd, wr;			/* where it waits, and what ends that */
 	unsigned long id;
 	char buf[64];
+	struct iovec iov;
+	struct mmsghdr msg;
 };
 
 SM_FIXTURE(on_stack);
 
 /* System V */
 
-static int msg_begin(FIXTURE_DATA(on_stack) *self)
+static int msg_begin(FIXTURE_DATA(on_stack) *self, long nr)
 {
 	self->rd = msgget(IPC_PRIVATE, 0600);
-	sm_call(&self->w, __NR_msgrcv, self->rd, self->buf, 8);
+	sm_call(&self->w, nr, self->rd, self->buf, 8);
 	return self->rd;
 }
 
@@ -41,13 +45,13 @@ static int msg_end(FIXTURE_DATA(on_stack) *self)
 	return msgctl(self->rd, IPC_RMID, NULL);
 }
 
-static int sem_begin(FIXTURE_DATA(on_stack) *self)
+static int sem_begin(FIXTURE_DATA(on_stack) *self, long nr)
 {
 	struct sembuf *down = (void *)self->buf;
 
 	*down = (struct sembuf) { .sem_op = -1 };
 	self->rd = semget(IPC_PRIVATE, 1, 0600);
-	sm_call(&self->w, __NR_semop, self->rd, down, 1);
+	sm_call(&self->w, nr, self->rd, down, 1);
 	return self->rd;
 }
 
@@ -58,14 +62,14 @@ static int sem_end(FIXTURE_DATA(on_stack) *self)
 
 /* POSIX messages */
 
-static int mq_begin(FIXTURE_DATA(on_stack) *self)
+static int mq_begin(FIXTURE_DATA(on_stack) *self, long nr)
 {
 	struct mq_attr attr = { .mq_maxmsg = 1, .mq_msgsize = 8 };
 	char name[32];
 
 	snprintf(name, sizeof(name), "stackmux-%d", getpid());
 	self->rd = sm_sys(__NR_mq_open, name, O_RDWR | O_CREAT | O_EXCL, 0600, &attr);
-	sm_call(&self->w, __NR_mq_timedreceive, self->rd, self->buf, 8);
+	sm_call(&self->w, nr, self->rd, self->buf, 8);
 	return self->rd < 0 ? -1 : sm_sys(__NR_mq_unlink, name);
 }
 
@@ -74,11 +78,11 @@ static int mq_end(FIXTURE_DATA(on_stack) *self)
 	return sm_sys(__NR_mq_timedsend, self->rd, "message", 8);
 }
 
-static int mq_full_begin(FIXTURE_DATA(on_stack) *self)
+static int mq_full_begin(FIXTURE_DATA(on_stack) *self, long nr)
 {
-	if (mq_begin(self) || mq_end(self))
+	if (mq_begin(self, nr) || mq_end(self))
 		return -1;
-	sm_call(&self->w, __NR_mq_timedsend, self->rd, self->buf, 8);
+	sm_call(&self->w, nr, self->rd, self->buf, 8);
 	return 0;
 }
 
@@ -99,22 +103,22 @@ static int lock_open(FIXTURE_DATA(on_stack) *self)
 	return self->rd;
 }
 
-static int flock_begin(FIXTURE_DATA(on_stack) *self)
+static int flock_begin(FIXTURE_DATA(on_stack) *self, long nr)
 {
 	if (lock_open(self) < 0)
 		return -1;
-	sm_call(&self->w, __NR_flock, self->rd, LOCK_EX);
+	sm_call(&self->w, nr, self->rd, LOCK_EX);
 	return flock(self->wr, LOCK_EX);
 }
 
-static int ofd_begin(FIXTURE_DATA(on_stack) *self)
+static int ofd_begin(FIXTURE_DATA(on_stack) *self, long nr)
 {
 	struct flock *fl = (void *)self->buf;
 
 	*fl = (struct flock) { .l_type = F_WRLCK };
 	if (lock_open(self) < 0)
 		return -1;
-	sm_call(&self->w, __NR_fcntl, self->rd, F_OFD_SETLKW, fl);
+	sm_call(&self->w, nr, self->rd, F_OFD_SETLKW, fl);
 	return fcntl(self->wr, F_OFD_SETLK, fl);
 }
 
@@ -125,12 +129,12 @@ static int close_end(FIXTURE_DATA(on_stack) *self)
 
 /* Asynchronous I/O */
 
-static int aio_begin(FIXTURE_DATA(on_stack) *self)
+static int aio_begin(FIXTURE_DATA(on_stack) *self, long nr)
 {
 	self->id = 0;
 	if (sm_sys(__NR_io_setup, 1, &self->id))
 		return -1;
-	sm_call(&self->w, __NR_io_getevents, self->id, 1, 1, self->buf);
+	sm_call(&self->w, nr, self->id, 1, 1, self->buf);
 	return 0;
 }
 
@@ -139,19 +143,120 @@ static int aio_end(FIXTURE_DATA(on_stack) *self)
 	return sm_sys(__NR_io_destroy, self->id);
 }
 
+/* Reads and writes: of a pipe, a pair of sockets, a terminal */
+
+static int open_pair(FIXTURE_DATA(on_stack) *self, long nr)
+{
+	int fd[2], ret;
+
+	if (nr == __NR_read)
+		ret = openpty(&fd[1], &fd[0], NULL, NULL, NULL);
+	else if (nr == __NR_readv || nr == __NR_splice || nr == __NR_write || nr == __NR_writev)
+		ret = pipe(fd);
+	else
+		ret = socketpair(AF_UNIX, SOCK_STREAM, 0, fd);
+	self->rd = fd[0];
+	self->wr = fd[1];
+	self->iov = (struct iovec) { self->buf, 8 };
+	self->msg.msg_hdr = (struct msghdr) { .msg_iov = &self->iov, .msg_iovlen = 1 };
+	return ret;
+}
+
+/* The third argument is a number of bytes, of vectors, of messages, or flags. */
+static void set_call(FIXTURE_DATA(on_stack) *self, long nr, int fd)
+{
+	switch (nr) {
+	case __NR_readv:
+	case __NR_writev:
+		sm_call(&self->w, nr, fd, &self->iov, 1);
+		break;
+	case __NR_recvmmsg:
+	case __NR_sendmmsg:
+		sm_call(&self->w, nr, fd, &self->msg, 1);
+		break;
+	case __NR_sendmsg:
+		sm_call(&self->w, nr, fd, &self->msg);
+		break;
+	case __NR_splice:
+		sm_call(&self->w, nr, fd, 0, open("/dev/null", O_WRONLY), 0, 8);
+		break;
+	default:
+		sm_call(&self->w, nr, fd, self->buf, 8);
+	}
+}
+
+static int read_begin(FIXTURE_DATA(on_stack) *self, long nr)
+{
+	int ret = open_pair(self, nr);
+
+	set_call(self, nr, self->rd);
+	return ret;
+}
+
+static int read_end(FIXTURE_DATA(on_stack) *self)
+{
+	return write(self->wr, "x\n", 2) == 2 ? 0 : -1;
+}
+
+/* The one that waits is the writer. */
+static int write_begin(FIXTURE_DATA(on_stack) *self, long nr)
+{
+	int fd;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (open_pair(self, nr))
+		return -1;
+	fd = self->wr;
+	sm_nonblock(fd, true);
+	while (write(fd, self->buf, sizeof(self->buf)) > 0)
+		;
+	sm_nonblock(fd, false);
+	set_call(self, nr, fd);
+	self->wr = self->rd;
+	return 0;
+}
+
+/* The other end of a FIFO */
+
+static int fifo_begin(FIXTURE_DATA(on_stack) *self, long nr)
+{
+	sm_handle(SIGUSR1, 0);
+	snprintf(self->buf, sizeof(self->buf), "/tmp/stackmux-fifo-%d", getpid());
+	sm_call(&self->w, nr, self->buf, O_RDONLY);
+	return mkfifo(self->buf, 0600);
+}
+
+static int fifo_end(FIXTURE_DATA(on_stack) *self)
+{
+	unlink(self->buf);
+	return sm_signal(&self->w, SIGUSR1);
+}
+
 static const struct kind {
 	const char *name;
-	int (*begin)(FIXTURE_DATA(on_stack) *self);	/* describes the call */
+	long nr;
+	int (*begin)(FIXTURE_DATA(on_stack) *self, long nr);	/* describes the call */
 	int (*end)(FIXTURE_DATA(on_stack) *self);
 	long ret;
 } kinds[] = {
-	{ "msgrcv", msg_begin, msg_end, -EIDRM },
-	{ "semop", sem_begin, sem_end, -EIDRM },
-	{ "mq_timedreceive", mq_begin, mq_end, 8 },
-	{ "mq_timedsend", mq_full_begin, mq_full_end, 0 },
-	{ "flock", flock_begin, close_end, 0 },
-	{ "F_OFD_SETLKW", ofd_begin, close_end, 0 },
-	{ "io_getevents", aio_begin, aio_end, -EINVAL },
+	{ "msgrcv", __NR_msgrcv, msg_begin, msg_end, -EIDRM },
+	{ "semop", __NR_semop, sem_begin, sem_end, -EIDRM },
+	{ "mq_timedreceive", __NR_mq_timedreceive, mq_begin, mq_end, 8 },
+	{ "mq_timedsend", __NR_mq_timedsend, mq_full_begin, mq_full_end, 0 },
+	{ "flock", __NR_flock, flock_begin, close_end, 0 },
+	{ "F_OFD_SETLKW", __NR_fcntl, ofd_begin, close_end, 0 },
+	{ "io_getevents", __NR_io_getevents, aio_begin, aio_end, -EINVAL },
+	{ "io_pgetevents", __NR_io_pgetevents, aio_begin, aio_end, -EINVAL },
+	{ "open of a FIFO", __NR_open, fifo_begin, fifo_end, -EINTR },
+	{ "read of a terminal", __NR_read, read_begin, read_end, 2 },
+	{ "readv", __NR_readv, read_begin, read_end, 2 },
+	{ "splice", __NR_splice, read_begin, read_end, 2 },
+	{ "recvmmsg", __NR_recvmmsg, read_begin, read_end, 1 },
+	{ "write", __NR_write, write_begin, close_end, -EPIPE },
+	{ "writev", __NR_writev, write_begin, close_end, -EPIPE },
+	{ "sendto", __NR_sendto, write_begin, close_end, -ECONNRESET },
+	{ "sendmsg", __NR_sendmsg, write_begin, close_end, -ECONNRESET },
+	{ "sendmmsg", __NR_sendmmsg, write_begin, close_end, -ECONNRESET },
 };
 
 TEST_F(on_stack, calls)
@@ -160,7 +265,7 @@ TEST_F(on_stack, calls)
 
 	sm_keeps_stack(&self->env, true);
 	for (k = kinds; k < kinds + ARRAY_SIZE(kinds); k++) {
-		ASSERT_LE(0, k->begin(self)) {
+		ASSERT_LE(0, k->begin(self, k->nr)) {
 			TH_LOG("%s: %s", k->name, strerror(errno));
 		}
 		ASSERT_TRUE(sm_start(&self->env, &self->w)) {
