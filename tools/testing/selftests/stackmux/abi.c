@@ -636,7 +636,7 @@ TEST_F(abi, counters)
 do {									\
 	char __buf[4096];						\
 									\
-	EXPECT_STREQ(what, sm_proc_status(pid, tid, "Stackmux", __buf,	\
+	EXPECT_STREQ(what, sm_task_status(pid, tid, "Stackmux", __buf,	\
 					  sizeof(__buf)) ?: "no such line"); \
 } while (0)
 
@@ -727,7 +727,7 @@ TEST_F(abi, status)
 	ASSERT_EQ(0, sm_write_file(SM_LINGER, "1\n"));
 	ASSERT_TRUE(start(w, 1, &self->f));
 	/* Unless another thread has needed it by now */
-	word = sm_proc_status(getpid(), w->tid, "Stackmux", buf, sizeof(buf)) ?: "";
+	word = sm_task_status(getpid(), w->tid, "Stackmux", buf, sizeof(buf)) ?: "";
 	EXPECT_TRUE(!strcmp(word, "lingering") || !strcmp(word, "parked")) {
 		TH_LOG("%s", word);
 	}

@@ -511,7 +511,7 @@ TEST_F(futex, arguments_read_once)
 	struct {
 		struct futex_waitv wv[4];
 		struct timespec late, soon;
-	} *page = sm_private_page();
+	} *page = sm_pages(4096);
 	uint32_t f[4] = { 0 };
 	int64_t start_ns;
 
@@ -1077,7 +1077,7 @@ TEST_F_TIMEOUT(futex, pthread_primitives, 60)
  */
 TEST_F(futex, unmap_while_waiting)
 {
-	uint32_t *page = sm_private_page();
+	uint32_t *page = sm_pages(4096);
 
 	ASSERT_NE(NULL, page);
 	ASSERT_TRUE(start_on(&self->env, self->w, 1, page, SM_PRIVATE));
@@ -1090,7 +1090,7 @@ TEST_F(futex, unmap_while_waiting)
 /* The call that a signal restarts finds no page. */
 TEST_F(futex, unmap_then_restart)
 {
-	uint32_t *page = sm_private_page();
+	uint32_t *page = sm_pages(4096);
 
 	ASSERT_NE(NULL, page);
 	sm_handle(SIGUSR1, SA_RESTART);

@@ -1293,7 +1293,7 @@ TEST_F(glibc, once)
 
 static uid_t euid_of(pid_t tid)
 {
-	char buf[4096], *uid = sm_proc_status(getpid(), tid, "Uid", buf, sizeof(buf));
+	char buf[4096], *uid = sm_task_status(getpid(), tid, "Uid", buf, sizeof(buf));
 	int real, eff = -1;
 
 	if (uid)

@@ -467,7 +467,7 @@ void *sm_shared_alloc(size_t size)
 
 /* ------------------------------------------------------------------- /proc */
 
-static ssize_t sm_read_task(pid_t pid, pid_t tid, const char *file, char *buf, size_t size)
+ssize_t sm_task_read(pid_t pid, pid_t tid, const char *file, char *buf, size_t size)
 {
 	char path[64];
 
@@ -479,7 +479,7 @@ char sm_task_state(pid_t pid, pid_t tid)
 {
 	char buf[512], *p;
 
-	if (sm_read_task(pid, tid, "stat", buf, sizeof(buf)) <= 0)
+	if (sm_task_read(pid, tid, "stat", buf, sizeof(buf)) <= 0)
 		return '-';
 	p = strrchr(buf, ')');
 	return p && p[1] ? p[2] : '-';
@@ -490,7 +490,7 @@ char *sm_task_status(pid_t pid, pid_t tid, const char *key, char *buf, size_t si
 	size_t len = strlen(key);
 	char *line, *save;
 
-	if (sm_read_task(pid, tid, "status", buf, size) <= 0)
+	if (sm_task_read(pid, tid, "status", buf, size) <= 0)
 		return NULL;
 	for (line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		if (!strncmp(line, key, len) && !strncmp(line + len, ":\t", 2))
@@ -586,7 +586,7 @@ bool sm_waiter_asleep(pid_t pid, struct sm_waiter *w)
 		return true;
 	tid = sm_load(&w->tid);
 	return sm_load(&w->entered) && sm_task_state(pid, tid) == 'S' &&
-	       (sm_read_task(pid, tid, "syscall", buf, sizeof(buf)) <= 0 ||
+	       (sm_task_read(pid, tid, "syscall", buf, sizeof(buf)) <= 0 ||
 		strncmp(buf, "running", 7));
 }
 

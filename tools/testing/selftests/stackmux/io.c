@@ -476,24 +476,15 @@ TEST_F(io, stop_and_continue)
 
 /* ------------------------------------------------ one event ends one wait */
 
-static int unix_listen(struct sockaddr_un *sun)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	memset(sun, 0, sizeof(*sun));
-	sun->sun_family = AF_UNIX;
-	snprintf(sun->sun_path + 1, sizeof(sun->sun_path) - 1, "stackmux-%d", getpid());
-	return bind(fd, (void *)sun, sizeof(*sun)) || listen(fd, 64) ? -1 : fd;
-}
-
 TEST_F(io, accept_one)
 {
 	struct sockaddr_in sin;
 	struct sockaddr_un sun;
+	socklen_t len;
 	int i, k, l, s, unx;
 
 	for (unx = 0; unx < 2; unx++) {
-		l = unx ? unix_listen(&sun) : sm_tcp_listen(&sin);
+		l = unx ? sm_unix_listen(SOCK_STREAM, &sun, &len) : sm_tcp_listen(&sin);
 		ASSERT_LE(0, l);
 		for (i = 0; i < NW; i++) {
 			sm_call(&self->w[i], __NR_accept4, l, 0, 0, SOCK_CLOEXEC);
@@ -503,7 +494,7 @@ TEST_F(io, accept_one)
 			sm_rebase(&self->env);
 			s = socket(unx ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC,
 				   0);
-			ASSERT_EQ(0, unx ? connect(s, (void *)&sun, sizeof(sun)) :
+			ASSERT_EQ(0, unx ? connect(s, (void *)&sun, len) :
 					   connect(s, (void *)&sin, sizeof(sin)));
 			SM_ASSERT_DONE(self->w, NW, k);
 			close(s);

@@ -61,14 +61,14 @@ static void check_proc(struct __test_metadata *_metadata, pid_t tid, bool parked
 	char buf[8192];
 
 	EXPECT_EQ('R', sm_task_state(pid, tid));
-	sm_proc_read(pid, tid, "syscall", buf, sizeof(buf));
+	sm_task_read(pid, tid, "syscall", buf, sizeof(buf));
 	EXPECT_STREQ("running\n", buf);
-	sm_proc_read(pid, tid, "wchan", buf, sizeof(buf));
+	sm_task_read(pid, tid, "wchan", buf, sizeof(buf));
 	EXPECT_STREQ("0", buf);
 	if (!parked)
 		return;
-	EXPECT_STREQ("parked", sm_proc_status(pid, tid, "Stackmux", buf, sizeof(buf)) ?: "");
-	sm_proc_read(pid, tid, "stack", buf, sizeof(buf));
+	EXPECT_STREQ("parked", sm_task_status(pid, tid, "Stackmux", buf, sizeof(buf)) ?: "");
+	sm_task_read(pid, tid, "stack", buf, sizeof(buf));
 	EXPECT_NE(NULL, strstr(buf, "ret_from_fork"));
 	EXPECT_EQ(NULL, strstr(buf, "stackmux"));
 }

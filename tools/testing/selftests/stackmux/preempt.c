@@ -414,7 +414,7 @@ static bool is_parked(const char *word)
 do {									\
 	char __buf[4096];						\
 									\
-	ASSERT_LT(0, sm_proc_read(getpid(), tid, name, __buf, sizeof(__buf))); \
+	ASSERT_LT(0, sm_task_read(getpid(), tid, name, __buf, sizeof(__buf))); \
 	EXPECT_STREQ(text, __buf);					\
 } while (0)
 
@@ -431,10 +431,10 @@ TEST_F(preempt, proc)
 	for (i = 0; i < rounds; i++) {
 		tid = self->p->s[i % NR_SPINNERS].tid;
 		EXPECT_EQ('R', sm_task_state(pid, tid));
-		parked += is_parked(sm_proc_status(pid, tid, "Stackmux", buf, sizeof(buf)));
+		parked += is_parked(sm_task_status(pid, tid, "Stackmux", buf, sizeof(buf)));
 		EXPECT_PROC("running\n", tid, "syscall");
 		EXPECT_PROC("0", tid, "wchan");
-		ASSERT_LE(0, sm_proc_read(pid, tid, "stack", buf, sizeof(buf)));
+		ASSERT_LE(0, sm_task_read(pid, tid, "stack", buf, sizeof(buf)));
 		EXPECT_NE(NULL, strstr(buf, "to_user_mode")) {
 			TH_LOG("%s", buf);
 		}

@@ -882,7 +882,7 @@ TEST_F(process, fifo_keeps_stack)
 	}
 	sm_settle();
 	/* A parked thread has no more to show than where it parked. */
-	ASSERT_LT(0, sm_proc_read(getpid(), w->tid, "stack", buf, sizeof(buf)));
+	ASSERT_LT(0, sm_task_read(getpid(), w->tid, "stack", buf, sizeof(buf)));
 	EXPECT_NE(NULL, strstr(buf, "futex"));
 	EXPECT_EQ(NULL, strstr(buf, "stackmux_syscall_exit"));
 	WAKE_ONE(self->s);
@@ -949,7 +949,7 @@ struct proc_text {
 
 static void proc_read(pid_t tid, struct proc_text *t)
 {
-#define PROC_READ(name)	sm_proc_read(getpid(), tid, #name, t->name, sizeof(t->name))
+#define PROC_READ(name)	sm_task_read(getpid(), tid, #name, t->name, sizeof(t->name))
 	PROC_READ(stat);
 	PROC_READ(status);
 	PROC_READ(syscall);

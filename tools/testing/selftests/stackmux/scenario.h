@@ -71,42 +71,7 @@ static inline void *sm_no_access(void)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-static inline void *sm_private_page(void)
-{
-	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 /* ---------------------------------------------------------- what others see */
-
-/* One of a thread's files in /proc; empty if it cannot be read */
-static inline ssize_t sm_proc_read(pid_t pid, pid_t tid, const char *name, char *buf, size_t size)
-{
-	char path[80];
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", pid, tid, name);
-	return sm_read_file(path, buf, size);
-}
-
-/* What follows "@key:" in its status, to the end of the line; NULL without it */
-static inline char *sm_proc_status(pid_t pid, pid_t tid, const char *key, char *buf, size_t size)
-{
-	char *p = buf;
-	size_t len = strlen(key);
-
-	if (sm_proc_read(pid, tid, "status", buf, size) <= 0)
-		return NULL;
-	while (p && (strncmp(p, key, len) || p[len] != ':')) {
-		p = strchr(p, '\n');
-		p = p ? p + 1 : NULL;
-	}
-	if (!p)
-		return NULL;
-	p += len + 1;
-	*strchrnul(p, '\n') = '\0';
-	return p + strspn(p, "\t ");
-}
 
 /* A counter has grown by @n or more. Nothing to show in the classic run. */
 #define SM_EXPECT_MORE(env, counter, n)					\

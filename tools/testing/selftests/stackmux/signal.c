@@ -118,7 +118,7 @@ static long queue_to(pid_t pid, pid_t tid, int sig, long val)
 /* Signals that are pending to a thread (SigPnd) or its process (ShdPnd). */
 static uint64_t pending_of(pid_t tid, const char *key)
 {
-	char buf[4096], *set = sm_proc_status(getpid(), tid, key, buf, sizeof(buf));
+	char buf[4096], *set = sm_task_status(getpid(), tid, key, buf, sizeof(buf));
 
 	return set ? strtoull(set, NULL, 16) : ~0ULL;
 }

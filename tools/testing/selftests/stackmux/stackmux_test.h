@@ -312,6 +312,9 @@ void *sm_shared_alloc(size_t size);
 
 /* ------------------------------------------------------------------- /proc */
 
+/* One of a thread's files; its length or -errno */
+ssize_t sm_task_read(pid_t pid, pid_t tid, const char *file, char *buf, size_t size);
+
 /* State letter of a thread, '-' if there is none. */
 char sm_task_state(pid_t pid, pid_t tid);
 long sm_nr_threads(pid_t pid);

@@ -65,7 +65,7 @@ static bool enters(pid_t pid, pid_t tid)
 {
 	char buf[128];
 
-	return sm_proc_read(pid, tid, "syscall", buf, sizeof(buf)) > 0 &&
+	return sm_task_read(pid, tid, "syscall", buf, sizeof(buf)) > 0 &&
 	       atol(buf) == __NR_io_uring_enter;
 }
 
