@@ -278,19 +278,16 @@ TEST_F_TIMEOUT(glibc, cond_queue, 60)
 
 static const struct mutex_kind {
 	const char *name;
-	int type, protocol, robust;
-	bool parks;
+	int type, robust;
 } mutex_kinds[] = {
-	{ "normal", PTHREAD_MUTEX_NORMAL, .parks = true },
-	{ "recursive", PTHREAD_MUTEX_RECURSIVE, .parks = true },
-	{ "error-checking", PTHREAD_MUTEX_ERRORCHECK, .parks = true },
-	{ "adaptive", PTHREAD_MUTEX_ADAPTIVE_NP, .parks = true },
-	{ "robust", PTHREAD_MUTEX_NORMAL, 0, PTHREAD_MUTEX_ROBUST, true },
-	{ "PI", PTHREAD_MUTEX_NORMAL, PTHREAD_PRIO_INHERIT },
-	{ "PI, recursive", PTHREAD_MUTEX_RECURSIVE, PTHREAD_PRIO_INHERIT },
-	{ "PI, robust", PTHREAD_MUTEX_NORMAL, PTHREAD_PRIO_INHERIT,
-	  PTHREAD_MUTEX_ROBUST },
+	{ "normal", PTHREAD_MUTEX_NORMAL },
+	{ "recursive", PTHREAD_MUTEX_RECURSIVE },
+	{ "error-checking", PTHREAD_MUTEX_ERRORCHECK },
+	{ "adaptive", PTHREAD_MUTEX_ADAPTIVE_NP },
+	{ "robust", PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_ROBUST },
 };
+
+#define ROBUST	(&mutex_kinds[4])
 
 static int mutex_init(pthread_mutex_t *m, const struct mutex_kind *k, bool shared)
 {
@@ -298,7 +295,6 @@ static int mutex_init(pthread_mutex_t *m, const struct mutex_kind *k, bool share
 
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_settype(&attr, k->type);
-	pthread_mutexattr_setprotocol(&attr, k->protocol);
 	pthread_mutexattr_setrobust(&attr, k->robust);
 	pthread_mutexattr_setpshared(&attr, shared);
 	return pthread_mutex_init(m, &attr);
@@ -338,24 +334,6 @@ static long lock_times_out(void *arg, long how)
 	return sm_clock_ns(CLOCK_REALTIME) < NS(&ts) ? -1 : ret;
 }
 
-static long watch_it(void *arg, long how)
-{
-	return sm_sleeps(arg);
-}
-
-/*
- * sm_sleeps() for the owner of the mutex. The first waiter of a PI mutex spins
- * as long as the owner runs, and who reads what a task sleeps in runs until that
- * task does not: on any kernel the two wait for each other for up to seconds.
- * So another thread reads, and the owner sleeps.
- */
-static bool sleeps_for_owner(struct sm_waiter *w)
-{
-	struct sm_waiter watcher;
-
-	return !fn_run(&watcher, watch_it, w, 0) && sm_waiter_join(&watcher) && watcher.ret;
-}
-
 TEST_F(glibc, mutex)
 {
 	const struct mutex_kind *k;
@@ -373,10 +351,9 @@ TEST_F(glibc, mutex)
 		if (k->type == PTHREAD_MUTEX_ERRORCHECK)
 			EXPECT_EQ(EDEADLK, pthread_mutex_lock(&m));
 		FN_RUN(i, 6, lock_it, &m, i % 3);
-		if (k->parks)
-			ASSERT_TRUE(sm_wait_parked(&self->env, 6));
+		ASSERT_TRUE(sm_wait_parked(&self->env, 6));
 		for (i = 0; i < 6; i++)
-			ASSERT_TRUE(sleeps_for_owner(&self->w[i]));
+			ASSERT_TRUE(sm_sleeps(&self->w[i]));
 		ASSERT_EQ(0, fn_run(&self->w[6], lock_times_out, &m, 0));
 		SM_JOIN(&self->w[6], ETIMEDOUT);
 		EXPECT_EQ(0, sm_nr_done(self->w, 6));
@@ -463,52 +440,45 @@ static long lock_and_exit(void *arg, long how)
 
 TEST_F(glibc, robust_owner_dies)
 {
-	static const int kinds[] = { 4, 7 };
 	struct robust *s = sm_shared_alloc(sizeof(*s));
 	struct sm_waiter *w = self->w, *owner = &w[3];
-	const struct mutex_kind *k;
-	int i, n, status;
+	int i, status;
 	pid_t pid;
 
 	ASSERT_NE(NULL, s);
-	for (n = 0; n < ARRAY_SIZE(kinds); n++) {
-		k = &mutex_kinds[kinds[n]];
-		ASSERT_EQ(0, mutex_init(&s->mutex, k, true));
-		s->step = 0;
-		ASSERT_EQ(0, fn_run(owner, lock_and_exit, s, 0));
-		ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
-		FN_RUN(i, 3, lock_it, &s->mutex, i);
-		if (k->parks)
-			ASSERT_TRUE(sm_wait_parked(&self->env, 3));
-		for (i = 0; i < 3; i++)
-			ASSERT_TRUE(sm_sleeps(&w[i]));
-		sm_store(&s->step, 2);
-		SM_JOIN(owner, 0);
-		for (i = 0; i < 3; i++)
-			ASSERT_TRUE(sm_waiter_join(&w[i]));
-		/* One is told, and makes it usable for the others. */
-		EXPECT_EQ(EOWNERDEAD, w[0].ret + w[1].ret + w[2].ret);
+	ASSERT_EQ(0, mutex_init(&s->mutex, ROBUST, true));
+	ASSERT_EQ(0, fn_run(owner, lock_and_exit, s, 0));
+	ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
+	FN_RUN(i, 3, lock_it, &s->mutex, i);
+	ASSERT_TRUE(sm_wait_parked(&self->env, 3));
+	for (i = 0; i < 3; i++)
+		ASSERT_TRUE(sm_sleeps(&w[i]));
+	sm_store(&s->step, 2);
+	SM_JOIN(owner, 0);
+	for (i = 0; i < 3; i++)
+		ASSERT_TRUE(sm_waiter_join(&w[i]));
+	/* One is told, and makes it usable for the others. */
+	EXPECT_EQ(EOWNERDEAD, w[0].ret + w[1].ret + w[2].ret);
 
-		/* Killed while it is parked itself */
-		s->step = 0;
-		sm_rebase(&self->env);
-		pid = SM_FORK();
-		if (!pid) {
-			pthread_mutex_lock(&s->mutex);
-			sm_store(&s->step, 1);
-			for (;;)
-				pause();
-		}
-		ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
-		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-		EXPECT_EQ(EBUSY, pthread_mutex_trylock(&s->mutex));
-		ASSERT_EQ(0, fn_run(w, lock_it, &s->mutex, n));
-		ASSERT_TRUE(sm_sleeps(w));
-		kill(pid, SIGKILL);
-		SM_JOIN(w, EOWNERDEAD);
-		ASSERT_EQ(0, sm_waitpid(pid, &status));
-		EXPECT_EQ(0, pthread_mutex_destroy(&s->mutex));
+	/* Killed while it is parked itself */
+	s->step = 0;
+	sm_rebase(&self->env);
+	pid = SM_FORK();
+	if (!pid) {
+		pthread_mutex_lock(&s->mutex);
+		sm_store(&s->step, 1);
+		for (;;)
+			pause();
 	}
+	ASSERT_TRUE(sm_wait_until(sm_load(&s->step) == 1));
+	ASSERT_TRUE(sm_wait_parked(&self->env, 1));
+	EXPECT_EQ(EBUSY, pthread_mutex_trylock(&s->mutex));
+	ASSERT_EQ(0, fn_run(w, lock_it, &s->mutex, LOCK));
+	ASSERT_TRUE(sm_sleeps(w));
+	kill(pid, SIGKILL);
+	SM_JOIN(w, EOWNERDEAD);
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_EQ(0, pthread_mutex_destroy(&s->mutex));
 	munmap(s, sizeof(*s));
 }
 
@@ -1070,9 +1040,8 @@ TEST_F(glibc, cancel_not_in_lock)
 		pthread_mutex_lock(&l.mutex);
 		sm_rebase(&self->env);
 		ASSERT_EQ(0, fn_run(w, lock_then_test, &l, 0));
-		if (mutex_kinds[kind].parks)
-			ASSERT_TRUE(sm_wait_parked(&self->env, 1));
-		ASSERT_TRUE(sleeps_for_owner(w));
+		ASSERT_TRUE(sm_wait_parked(&self->env, 1));
+		ASSERT_TRUE(sm_sleeps(w));
 		ASSERT_EQ(0, pthread_cancel(w->thread));
 		sm_settle();
 		EXPECT_EQ(EBUSY, pthread_tryjoin_np(w->thread, NULL));

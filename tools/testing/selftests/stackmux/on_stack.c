@@ -23,7 +23,7 @@ FIXTURE(on_stack) {
 	struct sm_env env;
 	struct sm_waiter w;
 	int rd, wr;			/* where it waits, and what ends that */
-	unsigned long id;
+	unsigned long id;		/* or this */
 	char buf[64];
 	struct iovec iov;
 	struct mmsghdr msg;
@@ -216,7 +216,7 @@ static int write_begin(FIXTURE_DATA(on_stack) *self, long nr)
 	return 0;
 }
 
-/* The other end of a FIFO */
+/* The other end of a FIFO; CPU time, which hardly goes by */
 
 static int fifo_begin(FIXTURE_DATA(on_stack) *self, long nr)
 {
@@ -226,10 +226,46 @@ static int fifo_begin(FIXTURE_DATA(on_stack) *self, long nr)
 	return mkfifo(self->buf, 0600);
 }
 
+static int cpu_clock_begin(FIXTURE_DATA(on_stack) *self, long nr)
+{
+	struct timespec *ts = (void *)self->buf;
+
+	sm_handle(SIGUSR1, 0);
+	*ts = sm_ts(3600 * SM_SEC);
+	sm_call(&self->w, nr, CLOCK_PROCESS_CPUTIME_ID, 0, ts);
+	return 0;
+}
+
+static int signal_end(FIXTURE_DATA(on_stack) *self)
+{
+	return sm_signal(&self->w, SIGUSR1);
+}
+
 static int fifo_end(FIXTURE_DATA(on_stack) *self)
 {
 	unlink(self->buf);
-	return sm_signal(&self->w, SIGUSR1);
+	return signal_end(self);
+}
+
+/* A lock with priority inheritance, owned by a child */
+static int pi_begin(FIXTURE_DATA(on_stack) *self, long nr)
+{
+	uint32_t *futex = sm_shared_alloc(4096);
+
+	self->id = sm_fork();
+	if (!self->id) {
+		sm_disable();
+		for (;;)
+			pause();
+	}
+	*futex = self->id;
+	sm_call(&self->w, nr, futex, FUTEX_LOCK_PI);
+	return 0;
+}
+
+static int pi_end(FIXTURE_DATA(on_stack) *self)
+{
+	return kill(self->id, SIGKILL);
 }
 
 static const struct kind {
@@ -247,7 +283,9 @@ static const struct kind {
 	{ "F_OFD_SETLKW", __NR_fcntl, ofd_begin, close_end, 0 },
 	{ "io_getevents", __NR_io_getevents, aio_begin, aio_end, -EINVAL },
 	{ "io_pgetevents", __NR_io_pgetevents, aio_begin, aio_end, -EINVAL },
+	{ "FUTEX_LOCK_PI", __NR_futex, pi_begin, pi_end, 0 },
 	{ "open of a FIFO", __NR_open, fifo_begin, fifo_end, -EINTR },
+	{ "sleep on a CPU-time clock", __NR_clock_nanosleep, cpu_clock_begin, signal_end, -EINTR },
 	{ "read of a terminal", __NR_read, read_begin, read_end, 2 },
 	{ "readv", __NR_readv, read_begin, read_end, 2 },
 	{ "splice", __NR_splice, read_begin, read_end, 2 },

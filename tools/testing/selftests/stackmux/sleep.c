@@ -658,53 +658,6 @@ TEST_F(sleep, time_namespace)
 	SM_EXPECT_PARKS(&self->env, NR_FORMS);
 }
 
-/* ----------------------------------------------------------- CPU-time clock */
-
-static int burn;
-
-static void *burn_fn(void *arg)
-{
-	while (sm_load(&burn))
-		;
-	return NULL;
-}
-
-TEST_F(sleep, cpu_time)
-{
-	const int64_t ns = 60 * SM_MSEC;
-	struct timespec req, rem = untouched;
-	struct sm_waiter w = { 0 };
-	int64_t until;
-	pthread_t t;
-	int abs;
-
-	for (abs = 0; abs < 2; abs++) {
-		until = sm_clock_ns(CLOCK_PROCESS_CPUTIME_ID) + ns;
-		req = sm_ts(abs ? until : ns);
-		sm_call(&w, __NR_clock_nanosleep, CLOCK_PROCESS_CPUTIME_ID,
-			abs ? TIMER_ABSTIME : 0, &req, &rem);
-		ASSERT_EQ(0, sm_waiter_run(&w));
-		ASSERT_TRUE(sm_wait_until(sm_load(&w.entered)));
-		sm_store(&burn, 1);
-		ASSERT_EQ(0, sm_thread(&t, burn_fn, NULL));
-		ASSERT_TRUE(sm_waiter_done(&w));
-		EXPECT_GE(sm_clock_ns(CLOCK_PROCESS_CPUTIME_ID), until);
-		sm_store(&burn, 0);
-		pthread_join(t, NULL);
-		SM_JOIN(&w, 0);
-		EXPECT_TRUE(same(&rem, &untouched));
-	}
-
-	sm_handle(SIGUSR1, 0);
-	req = sm_ts(HOUR);
-	sm_call(&w, __NR_clock_nanosleep, CLOCK_PROCESS_CPUTIME_ID, 0, &req, &rem);
-	ASSERT_EQ(0, sm_waiter_run(&w));
-	ASSERT_TRUE(sm_sleeps(&w));
-	SM_EXPECT_INTERRUPTED(&w, SIGUSR1);
-	EXPECT_LE(ts_ns(&rem), HOUR);
-	EXPECT_GE(ts_ns(&rem), HOUR - 60 * SM_SEC * sm_slow());
-}
-
 /* ------------------------------------------------------------------- herds */
 
 struct herd {
