@@ -12,6 +12,8 @@ struct task_struct;
 
 #ifdef CONFIG_STACKMUX
 void __set_task_blocked(struct task_struct *tsk, const sigset_t *newset);
+void signal_stop_prepare(void);
+bool do_signal_stop(int signr);
 #endif
 
 /* kernel/stackmux/signal.c; called only where stackmux_may_park() */

@@ -79,6 +79,7 @@ void stackmux_free_stack(struct task_struct *tsk);
 void stackmux_new_task(struct task_struct *tsk, u64 clone_flags);
 void __stackmux_newborn(struct task_struct *tsk);
 void __stackmux_preempt(struct pt_regs *regs);
+void __stackmux_stop(struct pt_regs *regs);
 void __stackmux_free_task(struct task_struct *tsk);
 void __stackmux_hurry(struct task_struct *tsk);
 void __stackmux_set_policy(struct task_struct *tsk);
@@ -191,6 +192,13 @@ static inline void stackmux_set_policy(struct task_struct *tsk)
 		__stackmux_set_policy(tsk);
 }
 
+/* From exit_to_user_mode_loop(), with a signal pending: current may have to stop. */
+static __always_inline void stackmux_stop(struct pt_regs *regs)
+{
+	if (static_branch_unlikely(&stackmux_key))
+		__stackmux_stop(regs);
+}
+
 static inline void stackmux_free_task(struct task_struct *tsk)
 {
 	if (tsk->stackmux)
@@ -237,6 +245,7 @@ static inline void stackmux_newborn(struct task_struct *tsk, u64 clone_flags) { 
 static __always_inline void stackmux_preempt(struct pt_regs *regs) { schedule(); }
 static inline void stackmux_kill(struct task_struct *tsk) { }
 static inline void stackmux_set_policy(struct task_struct *tsk) { }
+static __always_inline void stackmux_stop(struct pt_regs *regs) { }
 static inline void stackmux_free_task(struct task_struct *tsk) { }
 static inline bool stackmux_exceeds_threads_max(u64 clone_flags) { return false; }
 static inline void stackmux_exec(bool secure) { }

@@ -45,7 +45,8 @@ static void stackmux_assert_parkable(void)
 {
 	if (!IS_ENABLED(CONFIG_STACKMUX_DEBUG))
 		return;
-	might_sleep();
+	/* Not might_sleep(): the state may be set already. */
+	__might_resched(__FILE__, __LINE__, 0);
 	lockdep_assert_none_held_once();
 	WARN_ON_ONCE(current->plug);
 	WARN_ON_ONCE(current->journal_info);
@@ -91,21 +92,22 @@ static __always_inline void stackmux_park(struct stackmux_record *rec)
 }
 
 /**
- * stackmux_park_runnable - have current switch away with no stack, but runnable
+ * stackmux_park_on_exit - have current switch away with no stack, in no call
  * @rec: record of current
  * @op: an operation that has nothing to resume
  * @wchan: where the task would be seen
  *
- * Returns if the task kept its stack, or nothing else was to run.
+ * The state is the caller's; a task may be runnable. Returns if the task kept its stack,
+ * or nothing else was to run.
  *
  * Context: on the way to user mode, interrupts on.
  */
-void stackmux_park_runnable(struct stackmux_record *rec, const struct stackmux_op *op,
-			    unsigned long wchan)
+void stackmux_park_on_exit(struct stackmux_record *rec, const struct stackmux_op *op,
+			   unsigned long wchan)
 {
 	stackmux_assert_parkable();
 
-	/* It is to be preempted, and so would be in any function that is called now. */
+	/* If it is to be preempted, it would be in any function that is called now. */
 	preempt_disable();
 	WRITE_ONCE(rec->op, op);
 	rec->wchan = wchan;
@@ -221,7 +223,7 @@ static noinstr void stackmux_to_user_mode(struct stackmux_record *rec,
 		syscall_exit_to_user_mode_work(regs);
 	} else {
 		/* Any call that it has made is over. */
-		stackmux_count(STACKMUX_PREEMPTED);
+		rec->op->woken();
 		if (unlikely(make_up))
 			stackmux_make_up();
 		local_irq_disable();

@@ -21,9 +21,15 @@ unsigned int stackmux_preempted_max __read_mostly = STACKMUX_BATCH;
 /* Tasks that were preempted on this CPU and have kept their stack */
 static DEFINE_PER_CPU(atomic_t, stackmux_preempted);
 
+static void stackmux_preempted_woken(void)
+{
+	stackmux_count(STACKMUX_PREEMPTED);
+}
+
 /* Not a wait: it goes on to user mode. */
 static const struct stackmux_op stackmux_preempted_op = {
 	.name	= "preempted",
+	.woken	= stackmux_preempted_woken,
 };
 
 /**
@@ -45,6 +51,6 @@ void __stackmux_preempt(struct pt_regs *regs)
 		return;
 	}
 	WARN_ON_ONCE(IS_ENABLED(CONFIG_STACKMUX_DEBUG) && regs != current_pt_regs());
-	stackmux_park_runnable(current->stackmux, &stackmux_preempted_op,
-			       (unsigned long)irqentry_exit_to_user_mode);
+	stackmux_park_on_exit(current->stackmux, &stackmux_preempted_op,
+			      (unsigned long)irqentry_exit_to_user_mode);
 }

@@ -37,6 +37,7 @@ struct stackmux_record;
  *	    Whether that wait parks or keeps the stack is not its business. The
  *	    registers are those of current_pt_regs(). NULL: this is no wait, and the
  *	    task goes on to user mode.
+ * @woken: without @resume: the task runs again, on a stack that was not its last
  * @cancel: the task runs again, and user mode is going to see what has happened.
  *	    If a wake source has fired that is no timer, takes every one of them
  *	    down and returns true. NULL: user mode never can.
@@ -45,6 +46,7 @@ struct stackmux_op {
 	const char *name;
 	bool (*fired)(struct stackmux_record *rec);
 	long (*resume)(struct stackmux_record *rec);
+	void (*woken)(void);
 	bool (*cancel)(struct stackmux_record *rec);
 };
 
@@ -265,8 +267,8 @@ bool stackmux_record_alloc(gfp_t gfp);
 long stackmux_nr_records(void);
 
 /* park.c */
-void stackmux_park_runnable(struct stackmux_record *rec, const struct stackmux_op *op,
-			    unsigned long wchan);
+void stackmux_park_on_exit(struct stackmux_record *rec, const struct stackmux_op *op,
+			   unsigned long wchan);
 void stackmux_ret_from_park(struct task_struct *prev, struct pt_regs *regs,
 			    unsigned long starving);
 

@@ -52,6 +52,7 @@ static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_REARMS]	= "rearms",
 	[STACKMUX_RETRIES]	= "retries",
 	[STACKMUX_PREEMPTED]	= "preempted",
+	[STACKMUX_STOPPED]	= "stopped",
 	[STACKMUX_STACKS]	= "stacks",
 	[STACKMUX_STACKS_IDLE]	= "stacks_idle",
 	[STACKMUX_STACKS_MAX]	= "stacks_max",

@@ -224,7 +224,7 @@ void sm_look_away(bool looked_on);
 	stat(parks) stat(resumes) stat(noswitch) stat(lingered)		\
 	stat(waited_in_place) stat(pins) stat(reserve) stat(starvations) \
 	stat(refills) stat(trims) stat(clones) stat(newborns)		\
-	stat(rearms) stat(retries) stat(preempted) stat(stacks)		\
+	stat(rearms) stat(retries) stat(preempted) stat(stopped) stat(stacks) \
 	stat(stacks_idle) stat(stacks_max) stat(in_place) stat(starving) stat(records) \
 	stat(record_bytes) stat(parked)
 

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * stackmux: tasks that are to stop on their way to user mode
+ *
+ * All that they need is in their user registers, so they park. Tasks that are traced
+ * do not: they go to get_signal() with their stack, as do those whose stop has been
+ * cancelled.
+ */
+#include <linux/sched/signal.h>
+#include <linux/signal.h>
+#include <linux/task_work.h>
+#include <linux/uprobes.h>
+
+#include "../signal.h"
+#include "stackmux.h"
+
+/**
+ * DOC: stopped without a stack
+ *
+ * The place is exit_to_user_mode_loop(), just before get_signal(), which is not entered:
+ * the restart of an interrupted call, and the mask to be put back, are for the time
+ * after the stop. What get_signal() would do first is done in its order: task work,
+ * uprobes, siglock, and then the task takes part in the stop and parks::
+ *
+ *	stopping task				SIGCONT, SIGKILL, ptrace
+ *	spin_lock(siglock)			spin_lock(siglock)
+ *	jobctl |= JOBCTL_STOPPED		jobctl &= ~JOBCTL_STOPPED
+ *	set_special_state(TASK_STOPPED)		wake_up_state(__TASK_STOPPED)
+ *	spin_unlock(siglock)			spin_unlock(siglock)
+ *	schedule(): off the stack
+ *
+ * When it runs again it comes back to the loop with ``TIF_SIGPENDING`` set, and so to
+ * get_signal(). That sees what it would have seen after a classic stop: the first to
+ * come tells the parent with ``CLD_CONTINUED``, signals that have come meanwhile are
+ * dequeued, and a call that was interrupted is restarted or ends with ``EINTR``.
+ *
+ * The task that dequeues the signal is in get_signal() already. It starts the stop for
+ * the others, and keeps its stack.
+ */
+
+/* The task goes on to get_signal(). */
+static void stackmux_stop_woken(void)
+{
+	stackmux_count(STACKMUX_STOPPED);
+	set_thread_flag(TIF_SIGPENDING);
+}
+
+static const struct stackmux_op stackmux_stopped_op = {
+	.name	= "stopped",
+	.woken	= stackmux_stop_woken,
+};
+
+/* Without a lock: whoever asks current to stop sets TIF_SIGPENDING afterwards. */
+static bool stackmux_stop_pending(void)
+{
+	return READ_ONCE(current->jobctl) & JOBCTL_STOP_PENDING;
+}
+
+/* True if it has stopped; false if get_signal() has something else to do first. */
+static bool stackmux_stop_here(struct stackmux_record *rec)
+{
+	struct signal_struct *sig = current->signal;
+
+	spin_lock_irq(&current->sighand->siglock);
+	if (current->ptrace || sig->group_exec_task ||
+	    (sig->flags & (SIGNAL_GROUP_EXIT | SIGNAL_CLD_MASK)) ||
+	    !(current->jobctl & JOBCTL_STOP_PENDING)) {
+		spin_unlock_irq(&current->sighand->siglock);
+		return false;
+	}
+	signal_stop_prepare();
+	stackmux_park_on_exit(rec, &stackmux_stopped_op, (unsigned long)do_signal_stop);
+	return true;
+}
+
+/**
+ * __stackmux_stop - stop without a stack
+ * @regs: user registers
+ *
+ * Context: exit to user mode, interrupts on, before signals are looked at. May not
+ * return, but continue in stackmux_ret_from_park().
+ */
+void __stackmux_stop(struct pt_regs *regs)
+{
+	WARN_ON_ONCE(IS_ENABLED(CONFIG_STACKMUX_DEBUG) && regs != current_pt_regs());
+	while (stackmux_stop_pending() && stackmux_task_may_park(current) &&
+	       (current->stackmux || stackmux_record_alloc(GFP_KERNEL))) {
+		/* As in get_signal() */
+		clear_notify_signal();
+		if (unlikely(task_work_pending(current)))
+			task_work_run();
+		if (!task_sigpending(current) || uprobe_deny_signal())
+			return;
+		if (!stackmux_stop_here(current->stackmux))
+			return;
+		/* It has kept its stack. */
+		set_thread_flag(TIF_SIGPENDING);
+	}
+}
