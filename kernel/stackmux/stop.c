@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * stackmux: tasks that are to stop on their way to user mode
+ * stackmux: tasks that are to stop, or to be frozen, on their way to user mode
  *
  * All that they need is in their user registers, so they park. Tasks that are traced
  * do not: they go to get_signal() with their stack, as do those whose stop has been
  * cancelled.
  */
+#include <linux/cgroup.h>
 #include <linux/sched/signal.h>
 #include <linux/signal.h>
 #include <linux/task_work.h>
@@ -36,6 +37,10 @@
  *
  * The task that dequeues the signal is in get_signal() already. It starts the stop for
  * the others, and keeps its stack.
+ *
+ * The freezer of version 2 cgroups is a trap of get_signal(), too. A frozen task sleeps
+ * interruptibly, with ``TIF_SIGPENDING`` cleared; a signal that is not fatal, or task
+ * work, wakes it, and it is frozen again.
  */
 
 /* The task goes on to get_signal(). */
@@ -50,27 +55,46 @@ static const struct stackmux_op stackmux_stopped_op = {
 	.woken	= stackmux_stop_woken,
 };
 
+static const struct stackmux_op stackmux_frozen_op = {
+	.name	= "frozen",
+	.woken	= stackmux_stop_woken,
+};
+
 /* Without a lock: whoever asks current to stop sets TIF_SIGPENDING afterwards. */
 static bool stackmux_stop_pending(void)
 {
-	return READ_ONCE(current->jobctl) & JOBCTL_STOP_PENDING;
+	return READ_ONCE(current->jobctl) & (JOBCTL_STOP_PENDING | JOBCTL_TRAP_FREEZE);
 }
 
 /* True if it has stopped; false if get_signal() has something else to do first. */
 static bool stackmux_stop_here(struct stackmux_record *rec)
 {
 	struct signal_struct *sig = current->signal;
+	unsigned long pending;
 
 	spin_lock_irq(&current->sighand->siglock);
 	if (current->ptrace || sig->group_exec_task ||
-	    (sig->flags & (SIGNAL_GROUP_EXIT | SIGNAL_CLD_MASK)) ||
-	    !(current->jobctl & JOBCTL_STOP_PENDING)) {
-		spin_unlock_irq(&current->sighand->siglock);
-		return false;
+	    (sig->flags & (SIGNAL_GROUP_EXIT | SIGNAL_CLD_MASK)))
+		goto unlock;
+	pending = current->jobctl & (JOBCTL_PENDING_MASK | JOBCTL_TRAP_FREEZE);
+	if (pending & JOBCTL_STOP_PENDING) {
+		signal_stop_prepare();
+		stackmux_park_on_exit(rec, &stackmux_stopped_op, (unsigned long)do_signal_stop);
+		return true;
 	}
-	signal_stop_prepare();
-	stackmux_park_on_exit(rec, &stackmux_stopped_op, (unsigned long)do_signal_stop);
-	return true;
+	if (pending == JOBCTL_TRAP_FREEZE) {
+		/* As do_freezer_trap() */
+		__set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
+		clear_thread_flag(TIF_SIGPENDING);
+		spin_unlock_irq(&current->sighand->siglock);
+		cgroup_enter_frozen();
+		stackmux_park_on_exit(rec, &stackmux_frozen_op, (unsigned long)get_signal);
+		return true;
+	}
+
+unlock:
+	spin_unlock_irq(&current->sighand->siglock);
+	return false;
 }
 
 /**

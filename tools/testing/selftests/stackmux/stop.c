@@ -128,10 +128,11 @@ do {									\
 	int __k;							\
 									\
 	ASSERT_TRUE(sm_wait_until(in_state(c, state, from)));		\
-	for (__k = (from); (env)->parked && __k < (c)->nr; __k++)	\
+	for (__k = (from); (env)->parked && __k < (c)->nr; __k++) {	\
 		EXPECT_TRUE(sm_wait_until(has_no_stack(c, __k))) {	\
 			TH_LOG("call %d has a stack", __k);		\
 		}							\
+	}								\
 } while (0)
 
 /*
@@ -454,6 +455,120 @@ TEST_F(stop, attach)
 	ASSERT_EQ(0, kill(c->pid, SIGCONT));
 	ASSERT_TRUE(waits_again(&self->env, c));
 	KILL(&self->env, c);
+	pipes_close(s);
+}
+
+/* --------------------------------------------------------------- freezers */
+
+/* A mount of its own, which goes with the test */
+static bool cgroup_make(char *dir, size_t size, bool v1)
+{
+	char root[] = "/tmp/stackmux-stop-XXXXXX";
+
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    !mkdtemp(root) ||
+	    mount("none", root, v1 ? "cgroup" : "cgroup2", 0, v1 ? "freezer" : NULL))
+		return false;
+	snprintf(dir, size, "%s/stackmux-stop", root);
+	return !mkdir(dir, 0755);
+}
+
+static bool cgroup_write(const char *dir, const char *name, const char *text)
+{
+	char path[300];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return !sm_write_file(path, text);
+}
+
+static bool cgroup_move(const char *dir, pid_t pid)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%d", pid);
+	return cgroup_write(dir, "cgroup.procs", text);
+}
+
+static bool freeze(const char *dir, int on)
+{
+	char path[300];
+
+	snprintf(path, sizeof(path), "%s/cgroup.events", dir);
+	return cgroup_write(dir, "cgroup.freeze", on ? "1" : "0") &&
+	       sm_wait_until(sm_read_key(path, "frozen") == on);
+}
+
+/* A handler runs when they are thawed, and no earlier. */
+TEST_F(stop, cgroup)
+{
+	struct shared *s = self->s;
+	struct sm_child *c = &s->c;
+	char dir[128];
+	int i;
+
+	ASSERT_TRUE(cgroup_make(dir, sizeof(dir), false));
+	ASSERT_TRUE(calls_start(&self->env, s, NR_CALLS));
+	ASSERT_TRUE(cgroup_move(dir, c->pid));
+	for (i = 0; i < 3; i++) {
+		ASSERT_TRUE(freeze(dir, 1));
+		EXPECT_HELD(&self->env, c, 'S', 0);
+		ASSERT_TRUE(freeze(dir, 0));
+		ASSERT_TRUE(waits_again(&self->env, c));
+	}
+	ASSERT_TRUE(freeze(dir, 1));
+	for (i = 1; i < c->nr; i++)
+		ASSERT_EQ(0, sm_child_signal(c, i, SIGUSR1));
+	sm_settle();
+	EXPECT_HELD(&self->env, c, 'S', 0);
+	for (i = 1; i < c->nr; i++)
+		EXPECT_EQ(0, s->handled[i] + c->w[i].done);
+	ASSERT_TRUE(freeze(dir, 0));
+	for (i = 1; i < c->nr; i++) {
+		SM_CHILD_RETURNS(-EINTR, c, i);
+		EXPECT_EQ(1, s->handled[i]);
+	}
+	SM_EXPECT_MORE(&self->env, stopped, 4 * NR_CALLS);
+	KILL(&self->env, c);
+	rmdir(dir);
+	pipes_close(s);
+}
+
+/* Frozen ones are killed; and they may be stopped at the same time. */
+TEST_F(stop, cgroup_and_signals)
+{
+	struct shared *s = self->s;
+	struct sm_child *c = &s->c;
+	char dir[128];
+	int status;
+
+	ASSERT_TRUE(cgroup_make(dir, sizeof(dir), false));
+	ASSERT_TRUE(calls_start(&self->env, s, NR_CALLS));
+	ASSERT_TRUE(cgroup_move(dir, c->pid));
+	STOP(&self->env, c, SIGSTOP);
+	ASSERT_EQ(c->pid, waitpid(c->pid, &status, WUNTRACED));
+	/* Stopped is as good as frozen. */
+	ASSERT_TRUE(freeze(dir, 1));
+	EXPECT_HELD(&self->env, c, 'T', 1);
+	ASSERT_EQ(0, kill(c->pid, SIGCONT));
+	ASSERT_EQ(c->pid, waitpid(c->pid, &status, WCONTINUED));
+	EXPECT_TRUE(WIFCONTINUED(status));
+	/* The one that tells the parent is in get_signal(), and is frozen and stopped there. */
+	ASSERT_TRUE(sm_wait_until(sm_child_in_state(c, 'S')));
+	ASSERT_TRUE(freeze(dir, 1));
+	/* A stop waits for the end of the freeze. */
+	ASSERT_EQ(0, kill(c->pid, SIGSTOP));
+	sm_settle();
+	EXPECT_EQ(0, waitpid(c->pid, &status, WUNTRACED | WNOHANG));
+	ASSERT_TRUE(freeze(dir, 0));
+	ASSERT_EQ(c->pid, waitpid(c->pid, &status, WUNTRACED));
+	ASSERT_TRUE(sm_wait_until(sm_child_in_state(c, 'T')));
+	ASSERT_EQ(0, kill(c->pid, SIGCONT));
+	ASSERT_TRUE(waits_again(&self->env, c));
+
+	ASSERT_TRUE(freeze(dir, 1));
+	EXPECT_HELD(&self->env, c, 'S', 0);
+	KILL(&self->env, c);
+	rmdir(dir);
 	pipes_close(s);
 }
 
