@@ -7,6 +7,7 @@
  * cancelled.
  */
 #include <linux/cgroup.h>
+#include <linux/freezer.h>
 #include <linux/sched/signal.h>
 #include <linux/signal.h>
 #include <linux/task_work.h>
@@ -40,7 +41,9 @@
  *
  * The freezer of version 2 cgroups is a trap of get_signal(), too. A frozen task sleeps
  * interruptibly, with ``TIF_SIGPENDING`` cleared; a signal that is not fatal, or task
- * work, wakes it, and it is frozen again.
+ * work, wakes it, and it is frozen again. That of version 1, and suspend, come before
+ * siglock: refrigerator_prepare() has the protocol of __refrigerator(). Waits that are
+ * parked are not even woken for them.
  */
 
 /* The task goes on to get_signal(). */
@@ -63,7 +66,8 @@ static const struct stackmux_op stackmux_frozen_op = {
 /* Without a lock: whoever asks current to stop sets TIF_SIGPENDING afterwards. */
 static bool stackmux_stop_pending(void)
 {
-	return READ_ONCE(current->jobctl) & (JOBCTL_STOP_PENDING | JOBCTL_TRAP_FREEZE);
+	return (READ_ONCE(current->jobctl) & (JOBCTL_STOP_PENDING | JOBCTL_TRAP_FREEZE)) ||
+	       freezing(current);
 }
 
 /* True if it has stopped; false if get_signal() has something else to do first. */
@@ -72,6 +76,12 @@ static bool stackmux_stop_here(struct stackmux_record *rec)
 	struct signal_struct *sig = current->signal;
 	unsigned long pending;
 
+	if (unlikely(freezing(current))) {
+		if (!refrigerator_prepare())
+			return false;
+		stackmux_park_on_exit(rec, &stackmux_frozen_op, (unsigned long)__refrigerator);
+		return true;
+	}
 	spin_lock_irq(&current->sighand->siglock);
 	if (current->ptrace || sig->group_exec_task ||
 	    (sig->flags & (SIGNAL_GROUP_EXIT | SIGNAL_CLD_MASK)))

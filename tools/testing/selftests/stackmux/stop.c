@@ -572,4 +572,66 @@ TEST_F(stop, cgroup_and_signals)
 	pipes_close(s);
 }
 
+static bool freeze_v1(const char *dir, const char *state)
+{
+	char path[300], buf[32];
+
+	snprintf(path, sizeof(path), "%s/freezer.state", dir);
+	return cgroup_write(dir, "freezer.state", state) &&
+	       sm_wait_until(sm_read_file(path, buf, sizeof(buf)) > 0 &&
+			     !strncmp(buf, state, strlen(state)));
+}
+
+/* Parked threads are frozen where they are; those that wait on their stacks give it back. */
+TEST_F(stop, cgroup_v1)
+{
+	struct shared *s = self->s;
+	struct sm_child *c = &s->c;
+	char dir[128];
+	int i;
+
+	ASSERT_TRUE(cgroup_make(dir, sizeof(dir), true));
+	ASSERT_TRUE(calls_start(&self->env, s, NR_CALLS));
+	ASSERT_TRUE(cgroup_move(dir, c->pid));
+	for (i = 0; i < 3; i++) {
+		ASSERT_TRUE(freeze_v1(dir, "FROZEN"));
+		EXPECT_HELD(&self->env, c, 'D', 0);
+		ASSERT_TRUE(freeze_v1(dir, "THAWED"));
+		ASSERT_TRUE(waits_again(&self->env, c));
+	}
+	SM_EXPECT_MORE(&self->env, stopped, 3);
+
+	/* Stopped, then frozen */
+	STOP(&self->env, c, SIGSTOP);
+	ASSERT_TRUE(freeze_v1(dir, "FROZEN"));
+	EXPECT_HELD(&self->env, c, 'D', 1);
+	ASSERT_TRUE(freeze_v1(dir, "THAWED"));
+	EXPECT_HELD(&self->env, c, 'T', 1);
+	ASSERT_EQ(0, kill(c->pid, SIGCONT));
+	ASSERT_TRUE(waits_again(&self->env, c));
+
+	ASSERT_TRUE(freeze_v1(dir, "FROZEN"));
+	for (i = 1; i < c->nr; i++)
+		ASSERT_EQ(0, sm_child_signal(c, i, SIGUSR1));
+	sm_settle();
+	EXPECT_HELD(&self->env, c, 'D', 0);
+	ASSERT_TRUE(freeze_v1(dir, "THAWED"));
+	for (i = 1; i < c->nr; i++)
+		SM_CHILD_RETURNS(-EINTR, c, i);
+	KILL(&self->env, c);
+
+	/* Killed, they die when they are thawed. */
+	pipes_close(s);
+	ASSERT_TRUE(calls_start(&self->env, s, NR_CALLS));
+	ASSERT_TRUE(cgroup_move(dir, c->pid));
+	ASSERT_TRUE(freeze_v1(dir, "FROZEN"));
+	ASSERT_EQ(0, kill(c->pid, SIGKILL));
+	sm_settle();
+	EXPECT_HELD(&self->env, c, 'D', 0);
+	ASSERT_TRUE(freeze_v1(dir, "THAWED"));
+	KILL(&self->env, c);
+	rmdir(dir);
+	pipes_close(s);
+}
+
 SM_MAIN(sm_rounds_factor());
