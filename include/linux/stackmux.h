@@ -88,6 +88,7 @@ void stackmux_exec(bool secure);
 long stackmux_prctl(unsigned long op, unsigned long flags, unsigned long arg4,
 		    unsigned long arg5);
 struct pt_regs *stackmux_parked_regs(struct task_struct *tsk);
+void stackmux_kstk(struct task_struct *tsk, unsigned long *ip, unsigned long *sp);
 unsigned long stackmux_wchan(struct task_struct *tsk);
 unsigned int stackmux_stack_trace(struct task_struct *tsk,
 				  unsigned long *entries, unsigned int size);
@@ -261,6 +262,9 @@ static inline struct pt_regs *stackmux_parked_regs(struct task_struct *tsk)
 	return NULL;
 }
 
+/* No function, as above */
+#define stackmux_kstk(tsk, ip, sp)	do { } while (0)
+
 static inline unsigned long stackmux_wchan(struct task_struct *tsk) { return 0; }
 
 static inline unsigned int stackmux_stack_trace(struct task_struct *tsk,
@@ -278,5 +282,8 @@ static inline void stackmux_proc_status(struct seq_file *m, struct task_struct *
 }
 
 #endif /* CONFIG_STACKMUX */
+
+/* The user registers of a task that is not running, for readers */
+#define stackmux_task_regs(tsk)	(stackmux_parked_regs(tsk) ?: task_pt_regs(tsk))
 
 #endif /* _LINUX_STACKMUX_H */

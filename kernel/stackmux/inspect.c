@@ -64,6 +64,24 @@ struct pt_regs *stackmux_parked_regs(struct task_struct *tsk)
 }
 
 /**
+ * stackmux_kstk - where a task without a stack is in user mode
+ * @tsk: the task, which the caller holds a reference on
+ * @ip: its program counter goes here
+ * @sp: its stack pointer
+ *
+ * Stores nothing if the task is not parked, or has its stack still.
+ */
+void stackmux_kstk(struct task_struct *tsk, unsigned long *ip, unsigned long *sp)
+{
+	struct pt_regs *regs = stackmux_parked_regs(tsk);
+
+	if (regs) {
+		*ip = instruction_pointer(regs);
+		*sp = user_stack_pointer(regs);
+	}
+}
+
+/**
  * stackmux_wchan - where a parked task sleeps
  * @tsk: the task, which the caller holds a reference on
  *

@@ -304,6 +304,13 @@ static __always_inline bool stackmux_wait_in_place(struct stackmux_record *rec)
 /* preempt.c */
 extern unsigned int stackmux_preempted_max;
 
+/* stop.c */
+void stackmux_stop_woken(void);
+
+/* dump.c */
+void stackmux_dump_join(struct stackmux_record *rec);
+void stackmux_dump_wait(struct stackmux_record *rec);
+
 /* starve.c */
 
 /*

@@ -2,6 +2,8 @@
 /*
  * stackmux: tasks that are to stop, or to be frozen, on their way to user mode
  *
+ * Or to wait for a core dump: what is special about that is in dump.c.
+ *
  * All that they need is in their user registers, so they park. Tasks that are traced
  * do not: they go to get_signal() with their stack, as do those whose stop has been
  * cancelled.
@@ -46,8 +48,10 @@
  * parked are not even woken for them.
  */
 
-/* The task goes on to get_signal(). */
-static void stackmux_stop_woken(void)
+/**
+ * stackmux_stop_woken - current has been stopped, and goes on to get_signal()
+ */
+void stackmux_stop_woken(void)
 {
 	stackmux_count(STACKMUX_STOPPED);
 	set_thread_flag(TIF_SIGPENDING);
@@ -67,7 +71,7 @@ static const struct stackmux_op stackmux_frozen_op = {
 static bool stackmux_stop_pending(void)
 {
 	return (READ_ONCE(current->jobctl) & (JOBCTL_STOP_PENDING | JOBCTL_TRAP_FREEZE)) ||
-	       freezing(current);
+	       READ_ONCE(current->signal->core_state) || freezing(current);
 }
 
 /* True if it has stopped; false if get_signal() has something else to do first. */
@@ -83,9 +87,15 @@ static bool stackmux_stop_here(struct stackmux_record *rec)
 		return true;
 	}
 	spin_lock_irq(&current->sighand->siglock);
-	if (current->ptrace || sig->group_exec_task ||
-	    (sig->flags & (SIGNAL_GROUP_EXIT | SIGNAL_CLD_MASK)))
+	if (current->ptrace || sig->group_exec_task || (sig->flags & SIGNAL_CLD_MASK))
 		goto unlock;
+	if (sig->flags & SIGNAL_GROUP_EXIT) {
+		if (!sig->core_state)
+			goto unlock;
+		stackmux_dump_join(rec);
+		stackmux_dump_wait(rec);
+		return true;
+	}
 	pending = current->jobctl & (JOBCTL_PENDING_MASK | JOBCTL_TRAP_FREEZE);
 	if (pending & JOBCTL_STOP_PENDING) {
 		signal_stop_prepare();
@@ -117,6 +127,10 @@ unlock:
 void __stackmux_stop(struct pt_regs *regs)
 {
 	WARN_ON_ONCE(IS_ENABLED(CONFIG_STACKMUX_DEBUG) && regs != current_pt_regs());
+	if (unlikely(current->flags & PF_POSTCOREDUMP)) {
+		stackmux_dump_wait(current->stackmux);
+		return;
+	}
 	while (stackmux_stop_pending() && stackmux_task_may_park(current) &&
 	       (current->stackmux || stackmux_record_alloc(GFP_KERNEL))) {
 		/* As in get_signal() */

@@ -450,7 +450,7 @@ static const char * const machine_values[] = {
 static const char * const machine_stats[] = {
 	"stacks_max", "parks", "resumes", "lingered", "noswitch", "pins", "reserve",
 	"starvations", "refills", "trims", "clones", "newborns", "rearms", "retries",
-	"preempted",
+	"preempted", "stopped",
 };
 
 static double machine_saved(const struct stackmux_stats *size)

@@ -65,7 +65,8 @@ static void child_setup(struct sm_child *c)
 	sigaction(SIGUSR1, &sa, NULL);
 }
 
-static bool calls_start(struct sm_env *env, struct shared *s, int nr)
+static bool calls_start_with(struct sm_env *env, struct shared *s, int nr,
+			     void (*setup)(struct sm_child *c))
 {
 	struct sm_child *c = &s->c;
 	char page[4096] = { 0 };
@@ -83,7 +84,7 @@ static bool calls_start(struct sm_env *env, struct shared *s, int nr)
 	sm_nonblock(s->wr[1], false);
 
 	c->nr = nr;
-	c->setup = child_setup;
+	c->setup = setup;
 	sm_call(&c->w[PAUSE], call_nr[PAUSE]);
 	sm_call(&c->w[FUTEX], call_nr[FUTEX], &s->futex, FUTEX_WAIT, 0);
 	sm_call(&c->w[READ], call_nr[READ], s->rd[0], &s->byte, 1);
@@ -96,6 +97,11 @@ static bool calls_start(struct sm_env *env, struct shared *s, int nr)
 	/* WRITE keeps its stack. */
 	return sm_wait_parked(env, nr < NR_PARK ? nr : NR_PARK) &&
 	       sm_wait_until(sm_child_in_state(c, 'S'));
+}
+
+static bool calls_start(struct sm_env *env, struct shared *s, int nr)
+{
+	return calls_start_with(env, s, nr, child_setup);
 }
 
 static void pipes_close(struct shared *s)
@@ -288,7 +294,8 @@ TEST_F(stop, deadlines)
 {
 	struct shared *s = self->s;
 	struct sm_child *c = &s->c;
-	int64_t ns = sm_soon_ns();
+	/* Two sleeps have to begin, and one stop to be seen, before it is over. */
+	int64_t ns = 4 * sm_soon_ns();
 
 	memset(c, 0, sizeof(*c));
 	c->nr = 2;
@@ -632,6 +639,59 @@ TEST_F(stop, cgroup_v1)
 	KILL(&self->env, c);
 	rmdir(dir);
 	pipes_close(s);
+}
+
+/* -------------------------------------------------------------- core dump */
+
+/* User program counter and stack pointer in /proc/PID/stat, which a dump allows to see */
+static bool has_registers(struct sm_child *c, int i)
+{
+	char buf[1024], *p = buf;
+	long ip = 0, sp = 0;
+	int k;
+
+	if (sm_proc_read(c->pid, c->w[i].tid, "stat", buf, sizeof(buf)) <= 0)
+		return false;
+	/* The name is field 2, and may have spaces in it. */
+	p = strrchr(buf, ')');
+	for (k = 2; p && k < 29; k++)
+		p = strchr(p + 1, ' ');
+	return p && sscanf(p, "%ld %ld", &sp, &ip) == 2 && sp && ip;
+}
+
+static void core_setup(struct sm_child *c)
+{
+	struct rlimit rl = { RLIM_INFINITY, RLIM_INFINITY };
+
+	child_setup(c);
+	setrlimit(RLIMIT_CORE, &rl);
+	prctl(PR_SET_DUMPABLE, 1);
+	/* More than fits into the pipe */
+	memset(malloc(1 << 20), 1, 1 << 20);
+}
+
+/* The dump waits for a program that does not read, and ends with it, or is killed. */
+TEST_F(stop, core)
+{
+	struct shared *s = self->s;
+	struct sm_child *c = &s->c;
+	int kills, i, status;
+
+	ASSERT_EQ(0, sm_write_file("/proc/sys/kernel/core_pattern", "|/bin/sleep 3\n"));
+	for (kills = 0; kills < 2; kills++) {
+		ASSERT_TRUE(calls_start_with(&self->env, s, NR_CALLS, core_setup));
+		ASSERT_EQ(0, kill(c->pid, SIGABRT));
+		EXPECT_HELD(&self->env, c, 'I', 1);
+		for (i = 1; i < c->nr; i++)
+			EXPECT_TRUE(has_registers(c, i));
+		if (kills)
+			kill(c->pid, SIGKILL);
+		status = sm_child_wait(c);
+		EXPECT_TRUE(sm_killed_by(status, kills ? SIGKILL : SIGABRT));
+		SM_EXPECT_NONE_PARKED(&self->env);
+		SM_EXPECT_MORE(&self->env, stopped, NR_CALLS - 1);
+		pipes_close(s);
+	}
 }
 
 SM_MAIN(sm_rounds_factor());
