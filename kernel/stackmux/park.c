@@ -262,11 +262,8 @@ __visible notrace void stackmux_ret_from_park(struct task_struct *prev,
 	stackmux_drop_rethooks();
 	preempt_enable();
 
-	if (unlikely(rec->was_granted)) {
-		rec->was_granted = false;
-		rec->keep_until_user = true;
-		stackmux_grant_used();
-	}
+	if (unlikely(rec->starved))
+		stackmux_starved(rec);
 	/*
 	 * By force, since a wake-up can neither fail nor wait for memory. If that is too
 	 * much for its group the task makes up for it when the call is over.

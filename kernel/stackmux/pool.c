@@ -22,10 +22,7 @@ unsigned int stackmux_percpu_max __read_mostly = 2 * STACKMUX_BATCH;
 unsigned int stackmux_node_max __read_mostly;
 unsigned int stackmux_node_low __read_mostly = STACKMUX_BATCH;
 
-/*
- * A task waits for the next stack that comes back, so CPUs cache none; percpu_max
- * otherwise. Set by starve.c.
- */
+/* Tasks wait for a stack, so CPUs cache none; percpu_max otherwise. Set by starve.c. */
 bool stackmux_wanting __read_mostly;
 unsigned int stackmux_cache_max __read_mostly = 2 * STACKMUX_BATCH;
 
@@ -92,9 +89,7 @@ struct stackmux_stack *stackmux_pool_get_slow(struct stackmux_cpu *sc)
 				break;
 		}
 	}
-	/* Lists are not filled before those who wait have stacks. */
-	if (READ_ONCE(node->nr_idle) < READ_ONCE(stackmux_node_low) &&
-	    !READ_ONCE(stackmux_wanting))
+	if (READ_ONCE(node->nr_idle) < READ_ONCE(stackmux_node_low))
 		stackmux_poke();
 
 	s = sc->idle;

@@ -5,8 +5,9 @@
  * The only place, beside clone(), where pool stacks are allocated and freed: a
  * kernel thread on each CPU, with a stack of its own, so it can always run. It
  *
- *  - makes stacks for tasks that starve, if none is idle (see starve.c);
- *  - fills the node lists up to node_low, and trims them down to node_max.
+ *  - makes stacks for tasks that must have one (see starve.c);
+ *  - fills the node lists up to node_low, and trims them down to node_max; while tasks
+ *    starve it fills them in any case.
  *
  * The workers are of the fair class: beside a real-time task that spins they get what its
  * server gives to fair tasks, as the tasks that starve do. Each CPU has one, since a
@@ -77,6 +78,19 @@ static bool stackmux_memory_is_low(void)
 	return true;
 }
 
+/* How many stacks are to be on the list of a node: enough for those who starve, too */
+static unsigned int stackmux_node_want(void)
+{
+	unsigned int low = READ_ONCE(stackmux_node_low);
+
+	return READ_ONCE(stackmux_wanting) ? max(low, STACKMUX_BATCH) : low;
+}
+
+static unsigned int stackmux_node_most(void)
+{
+	return READ_ONCE(stackmux_wanting) ? UINT_MAX : READ_ONCE(stackmux_node_max);
+}
+
 /* Reclaims in place of the workers. */
 static void stackmux_reclaim(struct work_struct *work)
 {
@@ -86,8 +100,10 @@ static void stackmux_reclaim(struct work_struct *work)
 	if (!s)
 		return;
 	stackmux_count(STACKMUX_REFILLS);
-	if (!stackmux_grant(s))
-		stackmux_node_give(numa_mem_id(), s);
+	if (stackmux_grant(s))
+		return;
+	stackmux_node_give(numa_mem_id(), s);
+	stackmux_wake_starving(1);
 }
 
 static DECLARE_WORK(stackmux_reclaim_work, stackmux_reclaim);
@@ -112,16 +128,22 @@ static struct stackmux_stack *stackmux_new_stack(int nid, bool dying)
 	return s;
 }
 
+/* Stacks come back from tasks that park or exit meanwhile, too. */
+static void stackmux_memory_short(void)
+{
+	if (READ_ONCE(stackmux_wanting))
+		queue_work(system_unbound_wq, &stackmux_reclaim_work);
+}
+
 static void stackmux_feed(void)
 {
 	struct stackmux_stack *s;
 	bool dying;
 
-	while (stackmux_wants_stack(&dying)) {
+	while (stackmux_wants_grant(&dying)) {
 		s = stackmux_new_stack(NUMA_NO_NODE, dying);
 		if (!s) {
-			/* Stacks come back from tasks that park or exit meanwhile, too. */
-			queue_work(system_unbound_wq, &stackmux_reclaim_work);
+			stackmux_memory_short();
 			break;
 		}
 		if (!stackmux_grant(s))
@@ -135,7 +157,7 @@ static void stackmux_balance(int nid)
 	struct stackmux_node *node = &stackmux_nodes[nid];
 	struct stackmux_stack *s;
 
-	while (READ_ONCE(node->nr_idle) > READ_ONCE(stackmux_node_max)) {
+	while (READ_ONCE(node->nr_idle) > stackmux_node_most()) {
 		s = stackmux_node_take(nid);
 		if (!s)
 			break;
@@ -144,13 +166,15 @@ static void stackmux_balance(int nid)
 		stackmux_count(STACKMUX_TRIMS);
 		cond_resched();
 	}
-	while (!stackmux_nr_starving_tasks() &&
-	       READ_ONCE(node->nr_idle) < READ_ONCE(stackmux_node_low)) {
+	while (READ_ONCE(node->nr_idle) < stackmux_node_want()) {
 		s = stackmux_new_stack(nid, false);
-		if (!s)
+		if (!s) {
+			stackmux_memory_short();
 			break;
+		}
 		trace_stackmux_refill(nid, READ_ONCE(node->nr_idle));
 		stackmux_node_give(nid, s);
+		stackmux_wake_starving(1);
 		cond_resched();
 	}
 }
@@ -164,12 +188,10 @@ bool stackmux_refill_needed(void)
 {
 	int nid;
 
-	if (stackmux_nr_starving_tasks())
-		return READ_ONCE(stackmux_wanting);
 	for_each_node_state(nid, N_MEMORY) {
 		unsigned int nr = READ_ONCE(stackmux_nodes[nid].nr_idle);
 
-		if (nr > READ_ONCE(stackmux_node_max) || nr < READ_ONCE(stackmux_node_low))
+		if (nr > stackmux_node_most() || nr < stackmux_node_want())
 			return true;
 	}
 	return false;

@@ -76,7 +76,7 @@ struct stackmux_op {
  * @backoff: waits that have to be short before one is in place
  * @rearms: times this wait was armed again after a wake that brought nothing
  * @on_reserve: switched in on a reserve stack, only to ask for a real one
- * @was_granted: took a granted stack, the worker is to be told
+ * @starved: has waited for its stack, or does so
  * @keep_until_user: had to wait for its stack, and keeps it until it gets to user
  *		     mode
  * @reexecuting: io.c executes the call again
@@ -104,7 +104,7 @@ struct stackmux_record {
 	u8 backoff;
 	u8 rearms:3;
 	bool on_reserve:1;
-	bool was_granted:1;
+	bool starved:1;
 	bool keep_until_user:1;
 	bool reexecuting:1;
 	bool rearmed:1;
@@ -322,9 +322,10 @@ void stackmux_dump_wait(struct stackmux_record *rec);
 void stackmux_starve_init(void);
 void stackmux_starve(struct stackmux_record *rec);
 void stackmux_queue_starving(struct task_struct *tsk);
+void stackmux_starved(struct stackmux_record *rec);
 bool stackmux_grant(struct stackmux_stack *s);
-void stackmux_grant_used(void);
-bool stackmux_wants_stack(bool *dying);
+bool stackmux_wants_grant(bool *dying);
+void stackmux_wake_starving(unsigned long nr);
 unsigned int stackmux_nr_starving_tasks(void);
 void stackmux_limits_changed(void);
 void stackmux_poked(struct irq_work *work);

@@ -2,10 +2,10 @@
 /*
  * stackmux: tasks that were woken and wait for a stack
  *
- * One queue for the machine. Idle stacks are granted here, in hard interrupt context: on
- * the CPU where a task begins to starve or a stack comes back, and, while anybody starves,
- * once a tick on each CPU that has some. Nothing here waits or allocates; new stacks are
- * the business of refill.c.
+ * One queue for the machine. It is served in hard interrupt context: on the CPU where a
+ * task begins to starve or a stack comes back, and, while anybody starves, once a tick on
+ * each CPU that has idle stacks. Nothing here waits or allocates; new stacks are the
+ * business of refill.c.
  */
 #include <linux/cpumask.h>
 #include <linux/hrtimer.h>
@@ -34,43 +34,38 @@
  *	finish_task_switch():
  *	  state of the stack: PARKED
  *	  into the queue			out of the queue
- *	  on_cpu = 0				granted = stack
- *						wake_up_state(STACKMUX_STARVING)
+ *	  on_cpu = 0				wake_up_state(STACKMUX_STARVING)
  *						  waits until on_cpu == 0
- *	context_switch(): takes granted
+ *	context_switch(): takes a stack
  *
- * Nothing but a grant wakes this state, so a second wake source, a signal or the freezer
- * cannot bring the task back before its stack is there. It is set under pi_lock, so a
- * wake-up that is still under way for the earlier state cannot overwrite it. /proc shows
- * it as R, and the task counts as running in the load and for PSI.
+ * Nothing but the queue wakes this state, so a second wake source, a signal or the freezer
+ * cannot bring the task back too early. It is set under pi_lock, so a wake-up that is
+ * still under way for the earlier state cannot overwrite it. /proc shows it as R, and the
+ * task counts as running in the load and for PSI.
  *
- * Tasks that die come first, then those of a real-time priority, then the oldest. A task
- * that has been granted a stack waits for its turn on the run queue with it, while tasks
- * whose turn it is find none. So only a few grants are under way at a time; otherwise all
- * tasks of a woken herd would go through the queue. But it may be that those tasks cannot
- * run, since their group is throttled, say. So each tick in which no grant is used allows
- * for twice as many, and for whatever is idle.
+ * For each stack that comes back, or is made, the oldest task is woken. No stack is kept
+ * for it until its turn comes: others could make use of that meanwhile, and it might not
+ * run for long, since its group is throttled, say. So it may find none again. Then it goes
+ * to the front of the queue, and a worker makes some.
+ *
+ * Tasks that die and those of a real-time priority come before all others, and are granted
+ * a stack, which is theirs from then on.
  */
 
-/* Grants under way, for each CPU */
-#define STACKMUX_GRANTS		4U
-
-/* Granted in one interrupt */
-#define STACKMUX_GRANT_BATCH	32
+/* Woken in one interrupt, for each node */
+#define STACKMUX_WAKE_BATCH	32U
 
 /* Log2 of microseconds */
 #define STACKMUX_WAITS		32
 
 static DEFINE_RAW_SPINLOCK(stackmux_starving_lock);
-static LIST_HEAD(stackmux_dying);
+/* Dying tasks, then real-time ones */
+static LIST_HEAD(stackmux_urgent);
 static LIST_HEAD(stackmux_starving);
 static unsigned int stackmux_nr_starving;
-static u64 stackmux_waits[STACKMUX_WAITS];
+static atomic64_t stackmux_waits[STACKMUX_WAITS];
 static bool stackmux_timer_on;
 static bool stackmux_reported;
-
-/* Grants to tasks that have not gone on yet, and how many the last tick has allowed for */
-static unsigned int stackmux_grants, stackmux_grants_max;
 
 /* Tasks that starve: a snapshot. */
 unsigned int stackmux_nr_starving_tasks(void)
@@ -85,18 +80,14 @@ static u32 stackmux_now_us(void)
 }
 
 /*
- * While the next in the queue is to be granted a stack CPUs cache none, so each stack that
- * comes back takes the slow path, which pokes.
+ * While tasks starve CPUs cache no stacks, so each one that comes back takes the slow
+ * path, which pokes.
  */
 static void stackmux_update(void)
 {
-	bool wanting = !list_empty(&stackmux_dying) ||
-		       (stackmux_nr_starving &&
-			stackmux_grants < max(STACKMUX_GRANTS * num_online_cpus(),
-					      stackmux_grants_max));
-
-	WRITE_ONCE(stackmux_wanting, wanting);
-	WRITE_ONCE(stackmux_cache_max, wanting ? 0 : READ_ONCE(stackmux_percpu_max));
+	WRITE_ONCE(stackmux_wanting, stackmux_nr_starving);
+	WRITE_ONCE(stackmux_cache_max,
+		   stackmux_nr_starving ? 0 : READ_ONCE(stackmux_percpu_max));
 }
 
 /**
@@ -137,13 +128,29 @@ void stackmux_starve(struct stackmux_record *rec)
 	} while (WARN_ON_ONCE(rec->on_reserve));
 }
 
+/**
+ * stackmux_starved - current had to wait for its stack, and has one
+ * @rec: its record
+ *
+ * Context: process context.
+ */
+void stackmux_starved(struct stackmux_record *rec)
+{
+	u32 waited = stackmux_now_us() - rec->since;
+
+	rec->starved = false;
+	rec->keep_until_user = true;
+	trace_stackmux_grant(current, waited);
+	atomic64_inc(&stackmux_waits[min(fls(waited), STACKMUX_WAITS - 1)]);
+}
+
 /* Under the lock. Does it have to be among the first? */
-static bool stackmux_list_first(struct stackmux_record *rec)
+static bool stackmux_list_urgent(struct stackmux_record *rec)
 {
 	if (unlikely(__fatal_signal_pending(rec->task)))
-		list_add_tail(&rec->starving, &stackmux_dying);
+		list_add(&rec->starving, &stackmux_urgent);
 	else if (unlikely(rt_or_dl_prio(READ_ONCE(rec->task->prio))))
-		list_add(&rec->starving, &stackmux_starving);
+		list_add_tail(&rec->starving, &stackmux_urgent);
 	else
 		return false;
 	return true;
@@ -158,15 +165,22 @@ static bool stackmux_list_first(struct stackmux_record *rec)
 void stackmux_queue_starving(struct task_struct *tsk)
 {
 	struct stackmux_record *rec = tsk->stackmux;
+	bool again = rec->starved;
 
 	sched_wait_for_stack(tsk);
-	rec->since = stackmux_now_us();
+	if (!again)
+		rec->since = stackmux_now_us();
+	rec->starved = true;
 
 	raw_spin_lock(&stackmux_starving_lock);
 	/* The task shows that it is parked, then looks for SIGKILL: see stackmux_kill(). */
 	smp_mb__after_spinlock();
-	if (!stackmux_list_first(rec))
-		list_add_tail(&rec->starving, &stackmux_starving);
+	if (!stackmux_list_urgent(rec)) {
+		if (again)
+			list_add(&rec->starving, &stackmux_starving);
+		else
+			list_add_tail(&rec->starving, &stackmux_starving);
+	}
 	stackmux_nr_starving++;
 	stackmux_update();
 	raw_spin_unlock(&stackmux_starving_lock);
@@ -192,84 +206,79 @@ void __stackmux_hurry(struct task_struct *tsk)
 	if (rec->starving.prev) {
 		next = rec->starving.next;
 		__list_del_entry(&rec->starving);
-		if (!stackmux_list_first(rec))
+		if (stackmux_list_urgent(rec))
+			stackmux_poke();
+		else
 			list_add_tail(&rec->starving, next);
 	}
 	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
 }
 
-static struct stackmux_record *stackmux_first_starving(void)
-{
-	return list_first_entry_or_null(&stackmux_dying, struct stackmux_record, starving) ?:
-	       list_first_entry_or_null(&stackmux_starving, struct stackmux_record, starving);
-}
-
-/**
- * stackmux_grant - give a stack to the first task in the queue
- * @s: the stack, in no cache and no list
- *
- * Context: any but under a run-queue lock.
- * Return: false if nobody is to be granted one now.
- */
-bool stackmux_grant(struct stackmux_stack *s)
+/* The first of @list leaves the queue, with the stack @s, or to look for one. */
+static bool stackmux_dequeue(struct list_head *list, struct stackmux_stack *s)
 {
 	struct stackmux_record *rec;
-	struct task_struct *tsk;
 	unsigned long flags;
-	u32 waited;
 
 	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
-	rec = stackmux_wanting ? stackmux_first_starving() : NULL;
-	if (!rec) {
-		raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
-		return false;
+	rec = list_first_entry_or_null(list, struct stackmux_record, starving);
+	if (rec) {
+		__list_del_entry(&rec->starving);
+		rec->starving.prev = NULL;
+		rec->granted = s;
+		stackmux_nr_starving--;
+		stackmux_update();
 	}
-	__list_del_entry(&rec->starving);
-	rec->starving.prev = NULL;
-	waited = stackmux_now_us() - rec->since;
-	stackmux_waits[min(fls(waited), STACKMUX_WAITS - 1)]++;
-	stackmux_nr_starving--;
-	stackmux_grants++;
-	stackmux_update();
 	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
-
-	tsk = rec->task;
-	trace_stackmux_grant(tsk, waited);
-	rec->granted = s;
-	sched_has_stack(tsk);
+	if (!rec)
+		return false;
+	sched_has_stack(rec->task);
 	/* The task cannot exit before it is woken; a full barrier lies within. */
-	wake_up_state(tsk, STACKMUX_STARVING);
+	wake_up_state(rec->task, STACKMUX_STARVING);
 	return true;
 }
 
 /**
- * stackmux_grant_used - the task that a stack was granted to goes on
+ * stackmux_grant - give a stack to the first task that is not to look for one itself
+ * @s: the stack, in no cache and no list
  *
- * Context: process context.
+ * Context: any but under a run-queue lock.
+ * Return: false if there is no such task.
  */
-void stackmux_grant_used(void)
+bool stackmux_grant(struct stackmux_stack *s)
 {
-	unsigned long flags;
-
-	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
-	stackmux_grants--;
-	stackmux_grants_max = 0;
-	stackmux_update();
-	if (stackmux_wanting)
-		stackmux_poke();
-	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
+	return stackmux_dequeue(&stackmux_urgent, s);
 }
 
 /**
- * stackmux_wants_stack - is a new stack to be made for a task that starves?
+ * stackmux_wake_starving - let those who wait longest look for a stack
+ * @nr: how many, at most
+ *
+ * Context: any but under a run-queue lock.
+ */
+void stackmux_wake_starving(unsigned long nr)
+{
+	while (nr-- && READ_ONCE(stackmux_nr_starving))
+		if (!stackmux_dequeue(&stackmux_starving, NULL))
+			return;
+}
+
+/**
+ * stackmux_wants_grant - is a new stack to be made for a task that must have one?
  * @dying: set if it is for one that dies
  *
  * Context: any but under a run-queue lock.
  */
-bool stackmux_wants_stack(bool *dying)
+bool stackmux_wants_grant(bool *dying)
 {
-	*dying = !list_empty_careful(&stackmux_dying);
-	return READ_ONCE(stackmux_wanting);
+	struct stackmux_record *rec;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
+	rec = list_first_entry_or_null(&stackmux_urgent, struct stackmux_record, starving);
+	*dying = rec && __fatal_signal_pending(rec->task);
+	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
+	return rec;
 }
 
 static unsigned long stackmux_hung_secs(void)
@@ -286,54 +295,29 @@ static void stackmux_report(void)
 {
 	unsigned long limit = stackmux_hung_secs();
 	struct task_struct *tsk = NULL;
+	struct stackmux_record *rec;
 	unsigned int nr = 0;
 
 	raw_spin_lock(&stackmux_starving_lock);
-	if (limit && !stackmux_reported && stackmux_nr_starving) {
-		struct stackmux_record *rec = stackmux_first_starving();
-
-		if ((stackmux_now_us() - rec->since) / USEC_PER_SEC >= limit) {
-			stackmux_reported = true;
-			tsk = rec->task;
-			nr = stackmux_nr_starving;
-			get_task_struct(tsk);
-		}
+	rec = list_first_entry_or_null(&stackmux_starving, struct stackmux_record, starving);
+	if (rec && limit && !stackmux_reported &&
+	    (stackmux_now_us() - rec->since) / USEC_PER_SEC >= limit) {
+		stackmux_reported = true;
+		tsk = get_task_struct(rec->task);
+		nr = stackmux_nr_starving;
 	}
 	raw_spin_unlock(&stackmux_starving_lock);
 	if (!tsk)
 		return;
-	pr_err("stackmux: %s/%d waits for a kernel stack for more than %lu seconds, with %u others; %ld stacks, %lu idle, %d granted\n",
+	pr_err("stackmux: %s/%d has waited for a kernel stack for more than %lu seconds, with %u others; %ld stacks, %lu idle\n",
 	       tsk->comm, task_pid_nr(tsk), limit, nr - 1,
-	       atomic_long_read(&stackmux_nr_stacks), stackmux_nr_idle(),
-	       READ_ONCE(stackmux_grants));
+	       atomic_long_read(&stackmux_nr_stacks), stackmux_nr_idle());
 	put_task_struct(tsk);
-}
-
-static void stackmux_grant_idle(void)
-{
-	struct stackmux_stack *s;
-	int i;
-
-	for (i = 0; READ_ONCE(stackmux_wanting); i++) {
-		if (i == STACKMUX_GRANT_BATCH) {
-			/* The rest in the next interrupt */
-			stackmux_poke();
-			return;
-		}
-		s = stackmux_get_stack(STACKMUX_MM_UNKNOWN);
-		if (!s)
-			return;
-		if (!stackmux_grant(s)) {
-			stackmux_pool_put(s);
-			return;
-		}
-	}
 }
 
 /* Each tick while anybody starves */
 static enum hrtimer_restart stackmux_starving_tick(struct hrtimer *timer)
 {
-	unsigned long idle = stackmux_nr_idle();
 	static unsigned int helper;
 	unsigned int cpu;
 	bool on;
@@ -343,8 +327,6 @@ static enum hrtimer_restart stackmux_starving_tick(struct hrtimer *timer)
 	stackmux_timer_on = on;
 	if (!on)
 		stackmux_reported = false;
-	stackmux_grants_max = on ? stackmux_grants + max(stackmux_grants, (unsigned int)idle) : 0;
-	stackmux_update();
 	raw_spin_unlock(&stackmux_starving_lock);
 	if (!on)
 		return HRTIMER_NORESTART;
@@ -378,6 +360,28 @@ static void stackmux_start_timer(void)
 		hrtimer_start(&stackmux_starving_timer, TICK_NSEC, HRTIMER_MODE_REL_HARD);
 }
 
+/* For each idle stack one task, interrupts off */
+static void stackmux_serve(void)
+{
+	struct stackmux_stack *s;
+	bool dying;
+	int nid;
+
+	/* What this CPU has is for all from now on. */
+	stackmux_slot_clear(smp_processor_id());
+	stackmux_pool_flush_cpu(this_cpu_ptr(&stackmux_cpu));
+
+	for_each_node_state(nid, N_MEMORY) {
+		while (stackmux_wants_grant(&dying) && (s = stackmux_node_take(nid))) {
+			if (!stackmux_grant(s))
+				stackmux_node_give(nid, s);
+		}
+		stackmux_wake_starving(min(READ_ONCE(stackmux_nodes[nid].nr_idle),
+					   STACKMUX_WAKE_BATCH));
+	}
+	stackmux_start_timer();
+}
+
 /**
  * stackmux_poked - somebody starves, or a list of the pool is too long or too short
  * @work: of this CPU
@@ -386,9 +390,8 @@ static void stackmux_start_timer(void)
  */
 void stackmux_poked(struct irq_work *work)
 {
-	stackmux_grant_idle();
-	if (READ_ONCE(stackmux_nr_starving))
-		stackmux_start_timer();
+	if (READ_ONCE(stackmux_wanting))
+		stackmux_serve();
 	if (stackmux_refill_needed())
 		stackmux_refill_wake(raw_smp_processor_id());
 }
@@ -405,7 +408,7 @@ int stackmux_waits_show(struct seq_file *m, void *unused)
 	int i;
 
 	for (i = 0; i < STACKMUX_WAITS; i++)
-		if (READ_ONCE(stackmux_waits[i]))
-			seq_printf(m, "%lu %llu\n", BIT(i), READ_ONCE(stackmux_waits[i]));
+		if (atomic64_read(&stackmux_waits[i]))
+			seq_printf(m, "%lu %lld\n", BIT(i), atomic64_read(&stackmux_waits[i]));
 	return 0;
 }

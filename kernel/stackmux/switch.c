@@ -312,7 +312,6 @@ static noinline void stackmux_give(struct task_struct *next)
 	s = rec->granted;
 	if (unlikely(s)) {
 		rec->granted = NULL;
-		rec->was_granted = true;
 	} else {
 		s = stackmux_get_stack(rec->mm_id);
 		if (unlikely(!s)) {

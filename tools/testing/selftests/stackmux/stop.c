@@ -650,7 +650,7 @@ static bool has_registers(struct sm_child *c, int i)
 	long ip = 0, sp = 0;
 	int k;
 
-	if (sm_proc_read(c->pid, c->w[i].tid, "stat", buf, sizeof(buf)) <= 0)
+	if (sm_task_read(c->pid, c->w[i].tid, "stat", buf, sizeof(buf)) <= 0)
 		return false;
 	/* The name is field 2, and may have spaces in it. */
 	p = strrchr(buf, ')');
