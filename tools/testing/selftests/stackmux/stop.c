@@ -112,10 +112,14 @@ static void pipes_close(struct shared *s)
 	close(s->wr[1]);
 }
 
-/* Nobody looked at its stack meanwhile, so it has none. */
+/*
+ * Nobody looked at its stack meanwhile, so it has none. That of a wait that is frozen
+ * where it is parked may linger.
+ */
 static bool has_no_stack(struct sm_child *c, int i)
 {
-	return sm_task_is(c->pid, c->w[i].tid, "parked");
+	return sm_task_is(c->pid, c->w[i].tid, "parked") ||
+	       (sm_lingering && sm_task_is(c->pid, c->w[i].tid, "lingering"));
 }
 
 static bool in_state(struct sm_child *c, char state, int from)
@@ -184,6 +188,7 @@ TEST_F(stop, continue)
 	struct shared *s = self->s;
 	struct sm_child *c = &s->c;
 	siginfo_t info;
+	char buf[64];
 	int i, status;
 
 	ASSERT_TRUE(calls_start(&self->env, s, NR_PARK));
@@ -201,6 +206,8 @@ TEST_F(stop, continue)
 		}
 		EXPECT_EQ(0, waitpid(c->pid, &status, WUNTRACED | WCONTINUED | WNOHANG));
 		EXPECT_TRUE(sm_wait_until(sm_load(&s->nr_codes) == 2 * i + 1));
+		ASSERT_LT(0, sm_proc_read(c->pid, c->w[FUTEX].tid, "wchan", buf, sizeof(buf)));
+		EXPECT_STREQ("do_signal_stop", buf);
 
 		ASSERT_EQ(0, kill(c->pid, SIGCONT));
 		ASSERT_EQ(c->pid, waitpid(c->pid, &status, WCONTINUED));
