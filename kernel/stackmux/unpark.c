@@ -3,7 +3,8 @@
  * stackmux: bring all parked tasks back onto stacks
  *
  * An administrator who has set kernel.stackmux to 0 wakes those that are parked. Each
- * gets a stack, finds that its wait goes on, and may not park: so it blocks there.
+ * gets a stack, finds that its wait goes on, and may not park: so it blocks there. Tasks
+ * that are stopped or frozen get theirs when they go on.
  */
 #include <linux/pid.h>
 #include <linux/pid_namespace.h>
@@ -12,13 +13,14 @@
 
 #include "stackmux.h"
 
-/* Is the task parked? Then wake it. A wait that is over does not mind. */
+/* Is the task parked in a call? Then wake it. A wait that is over does not mind. */
 static bool stackmux_unpark_task(struct task_struct *tsk)
 {
 	/* Pairs with smp_store_release() in stackmux_take(). */
 	enum stackmux_stack_state state = smp_load_acquire(&tsk->stackmux_stack);
 
-	if (state != STACKMUX_PARKED && state != STACKMUX_LINGERING)
+	if ((state != STACKMUX_PARKED && state != STACKMUX_LINGERING) ||
+	    !READ_ONCE(tsk->stackmux->op)->fired)
 		return false;
 	wake_up_state(tsk, TASK_INTERRUPTIBLE);
 	return true;
