@@ -206,7 +206,7 @@ TEST_F(stop, continue)
 		}
 		EXPECT_EQ(0, waitpid(c->pid, &status, WUNTRACED | WCONTINUED | WNOHANG));
 		EXPECT_TRUE(sm_wait_until(sm_load(&s->nr_codes) == 2 * i + 1));
-		ASSERT_LT(0, sm_proc_read(c->pid, c->w[FUTEX].tid, "wchan", buf, sizeof(buf)));
+		ASSERT_LT(0, sm_task_read(c->pid, c->w[FUTEX].tid, "wchan", buf, sizeof(buf)));
 		EXPECT_STREQ("do_signal_stop", buf);
 
 		ASSERT_EQ(0, kill(c->pid, SIGCONT));
