@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * stackmux: clone() takes a stack from the pool, and starts a thread without one
- *
- * copy_process() builds the first frame of a thread on a stack of the pool. Before the
- * thread is woken for the first time, its registers go to its record and the stack goes
- * back. Other tasks can see the thread, but only wake_up_new_task() matches its state,
- * TASK_NEW, so nothing switches to it meanwhile. A reader of its stack either gets a
- * reference first, then the thread keeps it; or finds none.
  */
 #include <linux/magic.h>
 #include <linux/sched/signal.h>
@@ -17,6 +11,22 @@
 #include <asm/stackmux.h>
 
 #include "stackmux.h"
+
+/**
+ * DOC: born without a stack
+ *
+ * A thread that a parking process clones begins its life parked. copy_process() builds its
+ * first frame on a stack of the pool. Before the thread is woken for the first time, its
+ * registers go to its record and the stack goes back, so a loop that clones threads uses
+ * one stack again and again. Other tasks can see the thread, but only wake_up_new_task()
+ * matches its state, ``TASK_NEW``, so nothing switches to it meanwhile. A reader of its
+ * stack either gets a reference first, then the thread keeps it; or finds none.
+ *
+ * The thread also keeps it if it is not going to park (it is real-time or traced, or a
+ * 32-bit call cloned it), or if there is no memory for its record. Children of fork() and
+ * vfork(), kernel threads and the workers of io_uring and vhost start on a stack, as
+ * without stackmux.
+ */
 
 /**
  * stackmux_alloc_stack - give a new task of a parking process a pool stack

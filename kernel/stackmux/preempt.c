@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * stackmux: tasks that are preempted on their way to user mode
- *
- * All that they need is in their user registers. The first few of each CPU keep their
- * stack, which costs nothing, and the others park; otherwise each task of a woken herd
- * would hold a stack from its first turn to its second. They are runnable, so there is
- * nothing to be armed and nothing to be missed.
- *
- * A task that had to wait for its stack goes to user mode with it: what it does on the
- * way may wake the worker that it got it from, and so have it preempted every time.
  */
 #include <linux/entry-common.h>
 #include <linux/percpu.h>
 
 #include "stackmux.h"
+
+/**
+ * DOC: preempted without a stack
+ *
+ * A task that is preempted on its way to user mode needs only its user registers until
+ * it goes on. The first few of each CPU (``preempted_max``) keep their stack, which costs
+ * nothing. The others park; otherwise each task of a woken herd would hold a stack from
+ * its first turn to its second. They are runnable, so there is nothing to be armed and
+ * nothing to be missed. A task that is preempted inside the kernel keeps its stack.
+ *
+ * A task that had to wait for its stack keeps that until it is in user mode. If it could
+ * park on the way, it might wait for a stack again and again.
+ */
 
 /* Tasks of each CPU that keep their stack. Writable in sysfs. */
 unsigned int stackmux_preempted_max __read_mostly = STACKMUX_BATCH;

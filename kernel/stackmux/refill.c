@@ -8,16 +8,6 @@
  *  - makes stacks for tasks that must have one (see starve.c);
  *  - fills the node lists up to node_low, and trims them down to node_max; while tasks
  *    starve it fills them in any case.
- *
- * The workers are of the fair class: beside a real-time task that spins they get what its
- * server gives to fair tasks, as the tasks that starve do. Each CPU has one, since a
- * worker that is woken on another CPU may have to queue there behind its waker. All of
- * them serve the one queue.
- *
- * A worker never reclaims, for reclaim may wait for a file system or a block device that
- * a process serves, and that process may starve. It looks at the watermark before it
- * allocates. If memory is short a work item reclaims in its place, and may call the OOM
- * killer.
  */
 #include <linux/kthread.h>
 #include <linux/mmzone.h>
@@ -28,6 +18,25 @@
 #include <trace/events/stackmux.h>
 
 #include "stackmux.h"
+
+/**
+ * DOC: when memory is short
+ *
+ * Threads that block inside the kernel in calls that do not park (disk I/O, a mutex) hold
+ * a stack each, as without stackmux. If there is no memory for more stacks, woken threads
+ * wait in the queue until some come back.
+ *
+ * A worker never reclaims, for reclaim may wait for a file system or a block device that
+ * a process serves, and that process may starve. It looks at the low watermark before it
+ * allocates. Below that only dying threads get new stacks, of the memory reserves, and at
+ * most 16 for each node. A work item reclaims in place of the workers, and calls the OOM
+ * killer if it must; that one sees the stacks and records of a process.
+ *
+ * The workers are of the fair class: beside a real-time task that spins they get what its
+ * server gives to fair tasks, as the tasks that starve do. Each CPU has one, since a
+ * worker that is woken on another CPU may have to queue there behind its waker. All of
+ * them serve the one queue.
+ */
 
 /* Stacks for tasks that die may come from the memory reserves: on each node */
 #define STACKMUX_FROM_RESERVES	16
