@@ -8,6 +8,7 @@
  * business of refill.c.
  */
 #include <linux/cpumask.h>
+#include <linux/hash.h>
 #include <linux/hrtimer.h>
 #include <linux/math64.h>
 #include <linux/sched/clock.h>
@@ -46,7 +47,9 @@
  * For each stack that comes back, or is made, the oldest task is woken. No stack is kept
  * for it until its turn comes: others could make use of that meanwhile, and it might not
  * run for long, since its group is throttled, say. So it may find none again. Then it goes
- * to the front of the queue, and a worker makes some.
+ * to the front of the queue, and a worker makes some. The first few tasks of a process
+ * that starve take turns with all others, so nobody waits for the end of another
+ * process's herd.
  *
  * Tasks that die and those of a real-time priority come before all others, and are granted
  * a stack, which is theirs from then on.
@@ -58,10 +61,32 @@
 /* Log2 of microseconds */
 #define STACKMUX_WAITS		32
 
+/* Tasks of a process that starve before the others of it are thought to be a herd */
+#define STACKMUX_FEW		4
+
+/* Processes are told apart by a hash of so many bits. */
+#define STACKMUX_HASH_BITS	8
+
+/**
+ * struct stackmux_queue - tasks that starve, oldest first
+ * @few: those that are among the first few of their process
+ * @herd: the others
+ * @from_herd: whose turn it is next
+ * @nr_of: how many of a process there are in both
+ */
+struct stackmux_queue {
+	struct list_head few, herd;
+	bool from_herd;
+	unsigned int nr_of[1 << STACKMUX_HASH_BITS];
+};
+
 static DEFINE_RAW_SPINLOCK(stackmux_starving_lock);
 /* Dying tasks, then real-time ones */
 static LIST_HEAD(stackmux_urgent);
-static LIST_HEAD(stackmux_starving);
+static struct stackmux_queue stackmux_starving = {
+	.few = LIST_HEAD_INIT(stackmux_starving.few),
+	.herd = LIST_HEAD_INIT(stackmux_starving.herd),
+};
 static unsigned int stackmux_nr_starving;
 static atomic64_t stackmux_waits[STACKMUX_WAITS];
 static bool stackmux_timer_on;
@@ -144,6 +169,11 @@ void stackmux_starved(struct stackmux_record *rec)
 	atomic64_inc(&stackmux_waits[min(fls(waited), STACKMUX_WAITS - 1)]);
 }
 
+static unsigned int *stackmux_nr_of(struct stackmux_record *rec)
+{
+	return &stackmux_starving.nr_of[hash_ptr(rec->task->signal, STACKMUX_HASH_BITS)];
+}
+
 /* Under the lock. Does it have to be among the first? */
 static bool stackmux_list_urgent(struct stackmux_record *rec)
 {
@@ -176,11 +206,15 @@ void stackmux_queue_starving(struct task_struct *tsk)
 	/* The task shows that it is parked, then looks for SIGKILL: see stackmux_kill(). */
 	smp_mb__after_spinlock();
 	if (!stackmux_list_urgent(rec)) {
+		struct list_head *list = *stackmux_nr_of(rec) < STACKMUX_FEW ?
+					 &stackmux_starving.few : &stackmux_starving.herd;
+
 		if (again)
-			list_add(&rec->starving, &stackmux_starving);
+			list_add(&rec->starving, list);
 		else
-			list_add_tail(&rec->starving, &stackmux_starving);
+			list_add_tail(&rec->starving, list);
 	}
+	++*stackmux_nr_of(rec);
 	stackmux_nr_starving++;
 	stackmux_update();
 	raw_spin_unlock(&stackmux_starving_lock);
@@ -214,18 +248,34 @@ void __stackmux_hurry(struct task_struct *tsk)
 	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
 }
 
-/* The first of @list leaves the queue, with the stack @s, or to look for one. */
-static bool stackmux_dequeue(struct list_head *list, struct stackmux_stack *s)
+static struct stackmux_record *stackmux_first(struct list_head *list)
+{
+	return list_first_entry_or_null(list, struct stackmux_record, starving);
+}
+
+/* The next but those that are urgent */
+static struct stackmux_record *stackmux_next_starving(void)
+{
+	struct stackmux_queue *q = &stackmux_starving;
+
+	q->from_herd = !q->from_herd;
+	return q->from_herd ? stackmux_first(&q->herd) ?: stackmux_first(&q->few) :
+			      stackmux_first(&q->few) ?: stackmux_first(&q->herd);
+}
+
+/* The next one leaves the queue: with the stack @s, if it is urgent; or to look for one. */
+static bool stackmux_dequeue(struct stackmux_stack *s)
 {
 	struct stackmux_record *rec;
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
-	rec = list_first_entry_or_null(list, struct stackmux_record, starving);
+	rec = s ? stackmux_first(&stackmux_urgent) : stackmux_next_starving();
 	if (rec) {
 		__list_del_entry(&rec->starving);
 		rec->starving.prev = NULL;
 		rec->granted = s;
+		--*stackmux_nr_of(rec);
 		stackmux_nr_starving--;
 		stackmux_update();
 	}
@@ -247,7 +297,7 @@ static bool stackmux_dequeue(struct list_head *list, struct stackmux_stack *s)
  */
 bool stackmux_grant(struct stackmux_stack *s)
 {
-	return stackmux_dequeue(&stackmux_urgent, s);
+	return stackmux_dequeue(s);
 }
 
 /**
@@ -259,7 +309,7 @@ bool stackmux_grant(struct stackmux_stack *s)
 void stackmux_wake_starving(unsigned long nr)
 {
 	while (nr-- && READ_ONCE(stackmux_nr_starving))
-		if (!stackmux_dequeue(&stackmux_starving, NULL))
+		if (!stackmux_dequeue(NULL))
 			return;
 }
 
@@ -275,7 +325,7 @@ bool stackmux_wants_grant(bool *dying)
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
-	rec = list_first_entry_or_null(&stackmux_urgent, struct stackmux_record, starving);
+	rec = stackmux_first(&stackmux_urgent);
 	*dying = rec && __fatal_signal_pending(rec->task);
 	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
 	return rec;
@@ -299,7 +349,7 @@ static void stackmux_report(void)
 	unsigned int nr = 0;
 
 	raw_spin_lock(&stackmux_starving_lock);
-	rec = list_first_entry_or_null(&stackmux_starving, struct stackmux_record, starving);
+	rec = stackmux_first(&stackmux_starving.herd) ?: stackmux_first(&stackmux_starving.few);
 	if (rec && limit && !stackmux_reported &&
 	    (stackmux_now_us() - rec->since) / USEC_PER_SEC >= limit) {
 		stackmux_reported = true;
