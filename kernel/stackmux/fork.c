@@ -158,8 +158,7 @@ void __stackmux_newborn(struct task_struct *tsk)
 
 	if (unlikely(!refcount_dec_if_one(&tsk->stack_refcount)))
 		return;
-	tsk->stack = NULL;
-	tsk->stack_vm_area = NULL;
+	stackmux_no_stack(tsk);
 	local_irq_disable();
 	stackmux_count(STACKMUX_NEWBORNS);
 	stackmux_pool_put(stackmux_stack_idle(vm, rec->mm_id));

@@ -275,6 +275,7 @@ void stackmux_ret_from_park(struct task_struct *prev, struct pt_regs *regs,
 /* switch.c */
 extern bool stackmux_linger;
 void stackmux_slot_clear(unsigned int cpu);
+void stackmux_no_stack(struct task_struct *tsk);
 bool stackmux_cpu_has_stacks(unsigned int cpu);
 struct stackmux_stack *stackmux_get_stack(u64 mm_id);
 

@@ -117,6 +117,20 @@ static DEFINE_PER_CPU(struct task_struct *, stackmux_slot);
 /* Off: stacks are taken at once. Writable in debugfs. */
 bool stackmux_linger __read_mostly = true;
 
+/* What those see as the stack of a task that do not ask for a reference on it */
+static const unsigned long stackmux_no_frame[16];
+
+/**
+ * stackmux_no_stack - a task gives its stack away
+ * @tsk: the task, which is off its CPU
+ */
+void stackmux_no_stack(struct task_struct *tsk)
+{
+	tsk->stack = NULL;
+	tsk->stack_vm_area = NULL;
+	arch_stackmux_no_stack(tsk, stackmux_no_frame);
+}
+
 /*
  * Take the stack of a parked task, unless something holds a reference on it. The
  * task is off its CPU, and a CPU that switches to it waits for its state to change.
@@ -140,8 +154,7 @@ static void stackmux_take(struct task_struct *tsk)
 		rec->backoff = READ_ONCE(stackmux_backoff);
 	rec->regs = *task_pt_regs(tsk);
 	rec->mm_id = arch_stackmux_mm_id(tsk->mm);
-	tsk->stack = NULL;
-	tsk->stack_vm_area = NULL;
+	stackmux_no_stack(tsk);
 	stackmux_count(STACKMUX_PARKS);
 	/* Not that of tsk->mm: the task may have called execve() on this stack. */
 	stackmux_pool_put(stackmux_stack_idle(vm, mm_id));
@@ -179,8 +192,7 @@ static void stackmux_leave_reserve(struct task_struct *prev)
 
 	rec->on_reserve = false;
 	sc->reserve[i] = stackmux_stack_idle(prev->stack_vm_area, rec->mm_id);
-	prev->stack = NULL;
-	prev->stack_vm_area = NULL;
+	stackmux_no_stack(prev);
 	/* As in stackmux_take() */
 	smp_store_release(&prev->stackmux_stack, STACKMUX_PARKED);
 }

@@ -45,6 +45,16 @@ static inline void arch_stackmux_frame(struct task_struct *tsk,
 }
 
 /**
+ * arch_stackmux_no_stack - a task has no stack any more
+ * @tsk: the task, which is off its CPU
+ * @frame: at least 128 bytes of zeroes, for debuggers that look where it was
+ */
+static inline void arch_stackmux_no_stack(struct task_struct *tsk, const void *frame)
+{
+	tsk->thread.sp = (unsigned long)frame;
+}
+
+/**
  * arch_stackmux_arg - an argument of the system call that a task is in
  * @regs: its user registers; the call is none of 32 bits
  * @n: which, from 0 to 5; a constant
