@@ -178,8 +178,8 @@ static __always_inline void stackmux_preempt(struct pt_regs *regs)
 		schedule();
 }
 
-/* From signal_wake_up_state(): SIGKILL is pending, and @tsk may wait for a stack. */
-static inline void stackmux_kill(struct task_struct *tsk)
+/* @tsk has been killed, or its priority has changed; and it may wait for a stack. */
+static inline void stackmux_hurry(struct task_struct *tsk)
 {
 	if (static_branch_unlikely(&stackmux_key) &&
 	    READ_ONCE(tsk->stackmux_stack) == STACKMUX_PARKED)
@@ -244,7 +244,7 @@ static inline void stackmux_free_stack(struct task_struct *tsk) { }
 static inline void stackmux_new_task(struct task_struct *tsk, u64 clone_flags) { }
 static inline void stackmux_newborn(struct task_struct *tsk, u64 clone_flags) { }
 static __always_inline void stackmux_preempt(struct pt_regs *regs) { schedule(); }
-static inline void stackmux_kill(struct task_struct *tsk) { }
+static inline void stackmux_hurry(struct task_struct *tsk) { }
 static inline void stackmux_set_policy(struct task_struct *tsk) { }
 static __always_inline void stackmux_stop(struct pt_regs *regs) { }
 static inline void stackmux_free_task(struct task_struct *tsk) { }

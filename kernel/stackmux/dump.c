@@ -13,7 +13,7 @@
 
 #include "stackmux.h"
 
-static const struct stackmux_op stackmux_dump_op = {
+const struct stackmux_op stackmux_dump_op = {
 	.name	= "dump",
 	.woken	= stackmux_stop_woken,
 };
@@ -38,6 +38,9 @@ void stackmux_dump_join(struct stackmux_record *rec)
 	spin_unlock_irq(&current->sighand->siglock);
 	if (unlikely(cgroup_task_frozen(current)))
 		cgroup_leave_frozen(true);
+	/* From now on readers find the registers here, whether there is a stack or not. */
+	rec->regs = *current_pt_regs();
+	WRITE_ONCE(rec->op, &stackmux_dump_op);
 	self->task = current;
 	self->next = xchg(&core_state->dumper.next, self);
 	/* The result of xchg() is visible to the one that dumps. */

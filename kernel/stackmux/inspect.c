@@ -58,8 +58,12 @@ static bool stackmux_has_stack(struct task_struct *tsk)
  */
 struct pt_regs *stackmux_parked_regs(struct task_struct *tsk)
 {
-	struct stackmux_record *rec = stackmux_parked(tsk);
+	struct stackmux_record *rec = smp_load_acquire(&tsk->stackmux);
 
+	/* Something may wake it for a moment, while another task reads them for the dump. */
+	if (rec && READ_ONCE(tsk->flags) & PF_POSTCOREDUMP && rec->op == &stackmux_dump_op)
+		return &rec->regs;
+	rec = stackmux_parked(tsk);
 	return rec && !stackmux_has_stack(tsk) ? &rec->regs : NULL;
 }
 
@@ -198,13 +202,17 @@ void stackmux_proc_status(struct seq_file *m, struct task_struct *tsk)
 		seq_puts(m, "ready\n");
 }
 
+/* Threads looked at, under task_lock() */
+#define STACKMUX_OOM_SAMPLE	4096
+
 /*
  * The OOM killer is to see what a herd of threads costs, or it would choose a bystander
- * with more memory than the herd has in its address space.
+ * with more memory than the herd has in its address space. The others of a large herd are
+ * taken to be like the first ones.
  */
 unsigned long __stackmux_oom_pages(struct task_struct *tsk)
 {
-	unsigned long bytes = 0;
+	unsigned long bytes = 0, nr = 0;
 	struct task_struct *t;
 
 	rcu_read_lock();
@@ -213,6 +221,10 @@ unsigned long __stackmux_oom_pages(struct task_struct *tsk)
 			bytes += sizeof(struct stackmux_record);
 		if (stackmux_has_stack(t))
 			bytes += THREAD_SIZE;
+		if (++nr == STACKMUX_OOM_SAMPLE) {
+			bytes = bytes / nr * max_t(unsigned long, nr, get_nr_threads(tsk));
+			break;
+		}
 	}
 	rcu_read_unlock();
 	return bytes / PAGE_SIZE;

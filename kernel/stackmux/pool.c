@@ -75,8 +75,8 @@ static unsigned int stackmux_node_put(struct stackmux_node *node, unsigned int n
 /* The cache is empty: take a batch from this node's list, or from any. */
 struct stackmux_stack *stackmux_pool_get_slow(struct stackmux_cpu *sc)
 {
-	unsigned int batch = max(1U, min(STACKMUX_BATCH, READ_ONCE(stackmux_percpu_max)));
-	struct stackmux_node *node = &stackmux_nodes[numa_mem_id()];
+	unsigned int batch = max(1U, min(STACKMUX_BATCH, READ_ONCE(stackmux_cache_max)));
+	struct stackmux_node *node = &stackmux_nodes[stackmux_this_node()];
 	struct stackmux_stack *s;
 	int nid;
 
@@ -126,7 +126,7 @@ noinline void stackmux_pool_prefer(struct stackmux_cpu *sc, u64 mm_id)
 /* The cache is full: give a batch to the node. */
 void stackmux_pool_put_slow(struct stackmux_cpu *sc)
 {
-	struct stackmux_node *node = &stackmux_nodes[numa_mem_id()];
+	struct stackmux_node *node = &stackmux_nodes[stackmux_this_node()];
 	struct stackmux_stack *first = sc->idle, *last = first;
 	unsigned int nr = 1;
 
@@ -228,7 +228,7 @@ void stackmux_pool_flush_cpu(struct stackmux_cpu *sc)
 	while ((s = sc->idle)) {
 		sc->idle = s->next;
 		sc->nr_idle--;
-		stackmux_node_put(&stackmux_nodes[numa_mem_id()], 1, s, s);
+		stackmux_node_put(&stackmux_nodes[stackmux_this_node()], 1, s, s);
 	}
 }
 
@@ -241,6 +241,9 @@ static unsigned long stackmux_shrinker_count(struct shrinker *shrinker,
 static unsigned long stackmux_shrinker_scan(struct shrinker *shrinker,
 					    struct shrink_control *sc)
 {
+	/* Tasks have been woken for those that idle now. */
+	if (READ_ONCE(stackmux_wanting))
+		return SHRINK_STOP;
 	return stackmux_shrink_node(sc->nid, sc->nr_to_scan) ?: SHRINK_STOP;
 }
 
@@ -267,7 +270,7 @@ int stackmux_reserve_fill(unsigned int cpu)
 }
 
 /**
- * stackmux_pool_drain_cpu - free the stacks of a CPU
+ * stackmux_pool_drain_cpu - take away the stacks of a CPU
  * @cpu: the CPU, which is offline, so nothing else uses its cache
  *
  * Context: process context.
@@ -275,14 +278,11 @@ int stackmux_reserve_fill(unsigned int cpu)
 void stackmux_pool_drain_cpu(unsigned int cpu)
 {
 	struct stackmux_cpu *sc = per_cpu_ptr(&stackmux_cpu, cpu);
-	struct stackmux_stack *s;
 	int i;
 
-	while ((s = sc->idle)) {
-		sc->idle = s->next;
-		sc->nr_idle--;
-		stackmux_stack_destroy(s);
-	}
+	local_irq_disable();
+	stackmux_pool_flush_cpu(sc);
+	local_irq_enable();
 	for (i = 0; i < STACKMUX_RESERVES; i++) {
 		if (sc->reserve[i])
 			stackmux_stack_destroy(sc->reserve[i]);

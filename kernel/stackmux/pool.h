@@ -8,8 +8,10 @@
 #include <linux/irq_work.h>
 #include <linux/kasan.h>
 #include <linux/lockdep.h>
+#include <linux/nodemask.h>
 #include <linux/percpu.h>
 #include <linux/spinlock.h>
+#include <linux/topology.h>
 #include <linux/vmalloc.h>
 
 struct task_struct;
@@ -104,6 +106,15 @@ struct stackmux_node {
 };
 
 extern struct stackmux_node *stackmux_nodes;
+
+/* The node whose list this CPU uses; one that has memory, for others have no worker's eye */
+static inline int stackmux_this_node(void)
+{
+	int nid = numa_mem_id();
+
+	return likely(node_state(nid, N_MEMORY)) ? nid : first_memory_node;
+}
+
 extern unsigned int stackmux_percpu_max, stackmux_node_max, stackmux_node_low;
 extern unsigned int stackmux_cache_max;
 extern bool stackmux_wanting;

@@ -32,10 +32,11 @@
  * most 16 for each node. A work item reclaims in place of the workers, and calls the OOM
  * killer if it must; that one sees the stacks and records of a process.
  *
- * The workers are of the fair class: beside a real-time task that spins they get what its
- * server gives to fair tasks, as the tasks that starve do. Each CPU has one, since a
- * worker that is woken on another CPU may have to queue there behind its waker. All of
- * them serve the one queue.
+ * The workers have a low real-time priority: beside 20,000 runnable tasks one of nice -20
+ * has a right to 0.4 per cent of its CPU. Each CPU has one, since a worker that is woken on
+ * another CPU may have to queue there behind its waker. A real-time task may keep a worker
+ * off its CPU for ever. So if tasks starve for longer than a tick the work item helps; it
+ * is of the fair class, and so gets what the fair server gives.
  */
 
 /* Stacks for tasks that die may come from the memory reserves: on each node */
@@ -51,7 +52,7 @@ struct stackmux_refill {
 	bool work;
 };
 
-static DEFINE_PER_CPU(struct stackmux_refill, stackmux_refill);
+static DEFINE_PER_CPU(struct stackmux_refill, stackmux_refills);
 
 /* Taken from the reserves since memory was last not low */
 static atomic_t stackmux_from_reserves = ATOMIC_INIT(0);
@@ -64,7 +65,7 @@ static atomic_t stackmux_from_reserves = ATOMIC_INIT(0);
  */
 void stackmux_refill_wake(unsigned int cpu)
 {
-	struct stackmux_refill *r = per_cpu_ptr(&stackmux_refill, cpu);
+	struct stackmux_refill *r = per_cpu_ptr(&stackmux_refills, cpu);
 	struct task_struct *worker = READ_ONCE(r->worker);
 
 	/* Pairs with the worker's setting its state before it looks. */
@@ -100,22 +101,19 @@ static unsigned int stackmux_node_most(void)
 	return READ_ONCE(stackmux_wanting) ? UINT_MAX : READ_ONCE(stackmux_node_max);
 }
 
-/* Reclaims in place of the workers. */
-static void stackmux_reclaim(struct work_struct *work)
+static void stackmux_help(struct work_struct *work);
+static DECLARE_WORK(stackmux_help_work, stackmux_help);
+static struct workqueue_struct *stackmux_help_wq;
+
+/**
+ * stackmux_refill_help - tasks starve for longer than a tick, or memory is short
+ *
+ * Context: any but under a run-queue lock.
+ */
+void stackmux_refill_help(void)
 {
-	struct stackmux_stack *s;
-
-	s = stackmux_stack_create(NUMA_NO_NODE, GFP_KERNEL | __GFP_NOWARN);
-	if (!s)
-		return;
-	stackmux_count(STACKMUX_REFILLS);
-	if (stackmux_grant(s))
-		return;
-	stackmux_node_give(numa_mem_id(), s);
-	stackmux_wake_starving(1);
+	queue_work(stackmux_help_wq, &stackmux_help_work);
 }
-
-static DECLARE_WORK(stackmux_reclaim_work, stackmux_reclaim);
 
 /* Never reclaims, not for page tables either. */
 static struct stackmux_stack *stackmux_new_stack(int nid, bool dying)
@@ -141,7 +139,7 @@ static struct stackmux_stack *stackmux_new_stack(int nid, bool dying)
 static void stackmux_memory_short(void)
 {
 	if (READ_ONCE(stackmux_wanting))
-		queue_work(system_unbound_wq, &stackmux_reclaim_work);
+		stackmux_refill_help();
 }
 
 static void stackmux_feed(void)
@@ -156,7 +154,7 @@ static void stackmux_feed(void)
 			break;
 		}
 		if (!stackmux_grant(s))
-			stackmux_node_give(numa_mem_id(), s);
+			stackmux_node_give(stackmux_this_node(), s);
 		cond_resched();
 	}
 }
@@ -208,27 +206,50 @@ bool stackmux_refill_needed(void)
 
 static int stackmux_refill_should_run(unsigned int cpu)
 {
-	return READ_ONCE(this_cpu_ptr(&stackmux_refill)->work);
+	return READ_ONCE(this_cpu_ptr(&stackmux_refills)->work);
 }
 
-static void stackmux_refill_run(unsigned int cpu)
+static void stackmux_refill(void)
 {
 	int nid;
 
-	/* A barrier, too: what is asked for from now on sets it again. */
-	xchg(&this_cpu_ptr(&stackmux_refill)->work, false);
 	stackmux_feed();
 	for_each_node_state(nid, N_MEMORY)
 		stackmux_balance(nid);
 }
 
+static void stackmux_refill_run(unsigned int cpu)
+{
+	/* A barrier, too: what is asked for from now on sets it again. */
+	xchg(&this_cpu_ptr(&stackmux_refills)->work, false);
+	stackmux_refill();
+}
+
+/* In place of the workers: reclaims, and runs when a real-time task keeps them off a CPU. */
+static void stackmux_help(struct work_struct *work)
+{
+	struct stackmux_stack *s;
+
+	stackmux_refill();
+	if (!READ_ONCE(stackmux_wanting) || !stackmux_memory_is_low())
+		return;
+	s = stackmux_stack_create(NUMA_NO_NODE, GFP_KERNEL | __GFP_NOWARN);
+	if (!s)
+		return;
+	stackmux_count(STACKMUX_REFILLS);
+	if (stackmux_grant(s))
+		return;
+	stackmux_node_give(stackmux_this_node(), s);
+	stackmux_wake_starving(1);
+}
+
 static void stackmux_refill_setup(unsigned int cpu)
 {
-	set_user_nice(current, MIN_NICE);
+	sched_set_fifo_low(current);
 }
 
 static struct smp_hotplug_thread stackmux_refill_threads = {
-	.store			= &stackmux_refill.worker,
+	.store			= &stackmux_refills.worker,
 	.thread_should_run	= stackmux_refill_should_run,
 	.thread_fn		= stackmux_refill_run,
 	.setup			= stackmux_refill_setup,
@@ -249,7 +270,7 @@ void stackmux_refill_settle(void)
 
 	cpus_read_lock();
 	for_each_online_cpu(cpu)
-		while (!wait_task_inactive(per_cpu(stackmux_refill.worker, cpu),
+		while (!wait_task_inactive(per_cpu(stackmux_refills.worker, cpu),
 					   TASK_INTERRUPTIBLE))
 			schedule_timeout_idle(1);
 	cpus_read_unlock();
@@ -269,6 +290,11 @@ int stackmux_refill_init(void)
 
 	if (started)
 		return 0;
+	if (!stackmux_help_wq)
+		stackmux_help_wq = alloc_workqueue("stackmux", WQ_UNBOUND | WQ_HIGHPRI |
+						   WQ_MEM_RECLAIM, 1);
+	if (!stackmux_help_wq)
+		return -ENOMEM;
 	ret = smpboot_register_percpu_thread(&stackmux_refill_threads);
 	if (ret)
 		return ret;

@@ -309,6 +309,7 @@ extern unsigned int stackmux_preempted_max;
 void stackmux_stop_woken(void);
 
 /* dump.c */
+extern const struct stackmux_op stackmux_dump_op;
 void stackmux_dump_join(struct stackmux_record *rec);
 void stackmux_dump_wait(struct stackmux_record *rec);
 
@@ -336,6 +337,7 @@ int stackmux_waits_show(struct seq_file *m, void *unused);
 int stackmux_refill_init(void);
 bool stackmux_refill_needed(void);
 void stackmux_refill_wake(unsigned int cpu);
+void stackmux_refill_help(void);
 void stackmux_refill_settle(void);
 
 /* unpark.c */

@@ -11,10 +11,10 @@
 #include <linux/hash.h>
 #include <linux/hrtimer.h>
 #include <linux/math64.h>
-#include <linux/sched/clock.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/sysctl.h>
 #include <linux/seq_file.h>
+#include <linux/timekeeping.h>
 
 #include <trace/events/stackmux.h>
 
@@ -47,16 +47,20 @@
  * For each stack that comes back, or is made, the oldest task is woken. No stack is kept
  * for it until its turn comes: others could make use of that meanwhile, and it might not
  * run for long, since its group is throttled, say. So it may find none again. Then it goes
- * to the front of the queue, and a worker makes some. The first few tasks of a process
+ * to the front of the queue, and a worker makes some; after a second it is granted one. The
+ * first few tasks of a process
  * that starve take turns with all others, so nobody waits for the end of another
  * process's herd.
  *
  * Tasks that die and those of a real-time priority come before all others, and are granted
- * a stack, which is theirs from then on.
+ * a stack, too, which is theirs from then on.
  */
 
 /* Woken in one interrupt, for each node */
 #define STACKMUX_WAKE_BATCH	32U
+
+/* Who has found none for so long is granted the next one. */
+#define STACKMUX_PATIENCE_US	USEC_PER_SEC
 
 /* Log2 of microseconds */
 #define STACKMUX_WAITS		32
@@ -101,7 +105,7 @@ unsigned int stackmux_nr_starving_tasks(void)
 /* In units that last for an hour */
 static u32 stackmux_now_us(void)
 {
-	return div_u64(local_clock(), NSEC_PER_USEC);
+	return div_u64(ktime_get_mono_fast_ns(), NSEC_PER_USEC);
 }
 
 /*
@@ -174,12 +178,19 @@ static unsigned int *stackmux_nr_of(struct stackmux_record *rec)
 	return &stackmux_starving.nr_of[hash_ptr(rec->task->signal, STACKMUX_HASH_BITS)];
 }
 
-/* Under the lock. Does it have to be among the first? */
-static bool stackmux_list_urgent(struct stackmux_record *rec)
+/* Also one that has waited for a core dump: it gives memory back when it exits. */
+static bool stackmux_is_dying(struct task_struct *tsk)
 {
-	if (unlikely(__fatal_signal_pending(rec->task)))
+	return __fatal_signal_pending(tsk) || READ_ONCE(tsk->signal->flags) & SIGNAL_GROUP_EXIT;
+}
+
+/* Under the lock. Does it have to be among the first? */
+static bool stackmux_list_urgent(struct stackmux_record *rec, bool again)
+{
+	if (unlikely(stackmux_is_dying(rec->task)))
 		list_add(&rec->starving, &stackmux_urgent);
-	else if (unlikely(rt_or_dl_prio(READ_ONCE(rec->task->prio))))
+	else if (unlikely(rt_or_dl_prio(READ_ONCE(rec->task->prio))) ||
+		 (again && stackmux_now_us() - rec->since > STACKMUX_PATIENCE_US))
 		list_add_tail(&rec->starving, &stackmux_urgent);
 	else
 		return false;
@@ -203,9 +214,9 @@ void stackmux_queue_starving(struct task_struct *tsk)
 	rec->starved = true;
 
 	raw_spin_lock(&stackmux_starving_lock);
-	/* The task shows that it is parked, then looks for SIGKILL: see stackmux_kill(). */
+	/* The task shows that it is parked, then looks for SIGKILL: see stackmux_hurry(). */
 	smp_mb__after_spinlock();
-	if (!stackmux_list_urgent(rec)) {
+	if (!stackmux_list_urgent(rec, again)) {
 		struct list_head *list = *stackmux_nr_of(rec) < STACKMUX_FEW ?
 					 &stackmux_starving.few : &stackmux_starving.herd;
 
@@ -240,7 +251,7 @@ void __stackmux_hurry(struct task_struct *tsk)
 	if (rec->starving.prev) {
 		next = rec->starving.next;
 		__list_del_entry(&rec->starving);
-		if (stackmux_list_urgent(rec))
+		if (stackmux_list_urgent(rec, false))
 			stackmux_poke();
 		else
 			list_add_tail(&rec->starving, next);
@@ -326,7 +337,7 @@ bool stackmux_wants_grant(bool *dying)
 
 	raw_spin_lock_irqsave(&stackmux_starving_lock, flags);
 	rec = stackmux_first(&stackmux_urgent);
-	*dying = rec && __fatal_signal_pending(rec->task);
+	*dying = rec && stackmux_is_dying(rec->task);
 	raw_spin_unlock_irqrestore(&stackmux_starving_lock, flags);
 	return rec;
 }
@@ -368,7 +379,6 @@ static void stackmux_report(void)
 /* Each tick while anybody starves */
 static enum hrtimer_restart stackmux_starving_tick(struct hrtimer *timer)
 {
-	static unsigned int helper;
 	unsigned int cpu;
 	bool on;
 
@@ -386,10 +396,8 @@ static enum hrtimer_restart stackmux_starving_tick(struct hrtimer *timer)
 	for_each_online_cpu(cpu)
 		if (stackmux_cpu_has_stacks(cpu))
 			irq_work_queue_on(per_cpu_ptr(&stackmux_cpu.poke, cpu), cpu);
-	/* The worker of this CPU may not get to run, so another one helps. */
-	helper = cpumask_next_wrap(helper, cpu_online_mask, nr_cpu_ids, false);
-	if (helper < nr_cpu_ids)
-		stackmux_refill_wake(helper);
+	/* The worker of this CPU may not get to run. */
+	stackmux_refill_help();
 	stackmux_poke();
 	hrtimer_forward_now(timer, TICK_NSEC);
 	return HRTIMER_RESTART;
@@ -413,6 +421,7 @@ static void stackmux_start_timer(void)
 /* For each idle stack one task, interrupts off */
 static void stackmux_serve(void)
 {
+	unsigned int granted = 0;
 	struct stackmux_stack *s;
 	bool dying;
 	int nid;
@@ -425,6 +434,11 @@ static void stackmux_serve(void)
 		while (stackmux_wants_grant(&dying) && (s = stackmux_node_take(nid))) {
 			if (!stackmux_grant(s))
 				stackmux_node_give(nid, s);
+			if (++granted == STACKMUX_WAKE_BATCH) {
+				/* The rest in the next interrupt */
+				stackmux_poke();
+				return;
+			}
 		}
 		stackmux_wake_starving(min(READ_ONCE(stackmux_nodes[nid].nr_idle),
 					   STACKMUX_WAKE_BATCH));

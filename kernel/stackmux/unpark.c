@@ -23,7 +23,7 @@ static bool stackmux_unpark_task(struct task_struct *tsk)
 	    !READ_ONCE(tsk->stackmux->op)->fired)
 		return false;
 	wake_up_state(tsk, TASK_INTERRUPTIBLE);
-	return true;
+	return !(READ_ONCE(tsk->__state) & TASK_FROZEN);
 }
 
 /* Returns how many tasks were parked, or -EINTR. */

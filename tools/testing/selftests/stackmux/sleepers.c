@@ -171,8 +171,7 @@ static void check_well_fed(struct __test_metadata *_metadata, struct sm_env *env
 		return;
 	usage_read(env, &u2);
 	TH_LOG("%ld starved", u2.st.starvations - u1->st.starvations);
-	/* A thread that has starved may do so again before it has its stack. */
-	EXPECT_LE(u2.st.starvations - u1->st.starvations, nr / 8);
+	EXPECT_LE(u2.st.starvations - u1->st.starvations, nr / 16);
 }
 
 static void run_sleepers(struct __test_metadata *_metadata, struct sm_env *env,
