@@ -701,4 +701,46 @@ TEST_F(stop, core)
 	}
 }
 
+/* Goes on in 32-bit code, and meets an instruction that is none. */
+static void die_in_32_bits(void)
+{
+	unsigned char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	struct {
+		uint32_t offset;
+		uint16_t selector;
+	} __attribute__((packed)) far = { .selector = 0x23 };
+
+	if (code == MAP_FAILED)
+		_exit(1);
+	code[0] = 0x0f;		/* ud2 */
+	code[1] = 0x0b;
+	far.offset = (unsigned long)code;
+	asm volatile("ljmpl *%0" : : "m" (far) : "memory");
+}
+
+/* A dump in the format of the thread that dies, of others that have no stack */
+TEST_F(stop, core_seen_from_32_bits)
+{
+	struct rlimit rl = { RLIM_INFINITY, RLIM_INFINITY };
+	struct sm_sleepers sl;
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, sm_write_file("/proc/sys/kernel/core_pattern", "|/bin/cat\n"));
+	pid = sm_fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		setrlimit(RLIMIT_CORE, &rl);
+		prctl(PR_SET_DUMPABLE, 1);
+		if (sm_sleepers_create(&sl, 20, false) == 20 && sm_sleepers_wait_asleep(&sl))
+			die_in_32_bits();
+		_exit(1);
+	}
+	ASSERT_EQ(0, sm_waitpid(pid, &status));
+	EXPECT_TRUE(sm_killed_by(status, SIGILL));
+	SM_EXPECT_NONE_PARKED(&self->env);
+	SM_EXPECT_MORE(&self->env, stopped, 15);
+}
+
 SM_MAIN(sm_rounds_factor());
