@@ -58,6 +58,7 @@ static bool stackmux_has_stack(struct task_struct *tsk)
  */
 struct pt_regs *stackmux_parked_regs(struct task_struct *tsk)
 {
+	/* As in stackmux_parked() */
 	struct stackmux_record *rec = smp_load_acquire(&tsk->stackmux);
 
 	/* Something may wake it for a moment, while another task reads them for the dump. */

@@ -107,7 +107,7 @@ struct stackmux_node {
 
 extern struct stackmux_node *stackmux_nodes;
 
-/* The node whose list this CPU uses; one that has memory, for others have no worker's eye */
+/* The node whose list this CPU uses. Workers look after those that have memory. */
 static inline int stackmux_this_node(void)
 {
 	int nid = numa_mem_id();

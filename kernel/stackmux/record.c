@@ -88,7 +88,7 @@ void __stackmux_free_task(struct task_struct *tsk)
 
 /*
  * The policy of a task has been changed. If it must not park any more it gets its stack
- * at once, not when it is woken: its wait arms again, and goes on on that.
+ * at once, not when it is woken: its wait arms again, and blocks there.
  */
 void __stackmux_set_policy(struct task_struct *tsk)
 {

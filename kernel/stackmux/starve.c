@@ -48,9 +48,8 @@
  * for it until its turn comes: others could make use of that meanwhile, and it might not
  * run for long, since its group is throttled, say. So it may find none again. Then it goes
  * to the front of the queue, and a worker makes some; after a second it is granted one. The
- * first few tasks of a process
- * that starve take turns with all others, so nobody waits for the end of another
- * process's herd.
+ * first few tasks of a process that starve take turns with all others, so nobody waits for
+ * the end of another process's herd.
  *
  * Tasks that die and those of a real-time priority come before all others, and are granted
  * a stack, too, which is theirs from then on.
@@ -91,6 +90,7 @@ static struct stackmux_queue stackmux_starving = {
 	.few = LIST_HEAD_INIT(stackmux_starving.few),
 	.herd = LIST_HEAD_INIT(stackmux_starving.herd),
 };
+
 static unsigned int stackmux_nr_starving;
 static atomic64_t stackmux_waits[STACKMUX_WAITS];
 static bool stackmux_timer_on;
