@@ -65,6 +65,29 @@ static void child_setup(struct sm_child *c)
 	sigaction(SIGUSR1, &sa, NULL);
 }
 
+/*
+ * Nobody looked at its stack meanwhile, so it has none. That of a wait that is frozen
+ * where it is parked may linger.
+ */
+static bool has_no_stack(struct sm_child *c, int i)
+{
+	return sm_task_is(c->pid, c->w[i].tid, "parked") ||
+	       (sm_lingering && sm_task_is(c->pid, c->w[i].tid, "lingering"));
+}
+
+/* All calls wait, those that park without a stack; others may come and go meanwhile. */
+static bool all_wait(struct sm_env *env, struct sm_child *c)
+{
+	int i;
+
+	if (!sm_wait_until(sm_child_in_state(c, 'S')))
+		return false;
+	for (i = 0; env->parked && i < c->nr && i < NR_PARK; i++)
+		if (!sm_wait_until(has_no_stack(c, i)))
+			return false;
+	return true;
+}
+
 static bool calls_start_with(struct sm_env *env, struct shared *s, int nr,
 			     void (*setup)(struct sm_child *c))
 {
@@ -95,8 +118,7 @@ static bool calls_start_with(struct sm_env *env, struct shared *s, int nr,
 	if (sm_child_run(c))
 		return false;
 	/* WRITE keeps its stack. */
-	return sm_wait_parked(env, nr < NR_PARK ? nr : NR_PARK) &&
-	       sm_wait_until(sm_child_in_state(c, 'S'));
+	return all_wait(env, c);
 }
 
 static bool calls_start(struct sm_env *env, struct shared *s, int nr)
@@ -110,16 +132,6 @@ static void pipes_close(struct shared *s)
 	close(s->rd[1]);
 	close(s->wr[0]);
 	close(s->wr[1]);
-}
-
-/*
- * Nobody looked at its stack meanwhile, so it has none. That of a wait that is frozen
- * where it is parked may linger.
- */
-static bool has_no_stack(struct sm_child *c, int i)
-{
-	return sm_task_is(c->pid, c->w[i].tid, "parked") ||
-	       (sm_lingering && sm_task_is(c->pid, c->w[i].tid, "lingering"));
 }
 
 static bool in_state(struct sm_child *c, char state, int from)
@@ -161,13 +173,6 @@ do {									\
 	EXPECT_TRUE(sm_killed_by(sm_child_wait(c), SIGKILL));		\
 	SM_EXPECT_NONE_PARKED(env);					\
 } while (0)
-
-/* All calls that wait wait again. */
-static bool waits_again(struct sm_env *env, struct sm_child *c)
-{
-	return sm_wait_until(sm_child_in_state(c, 'S')) &&
-	       sm_wait_parked(env, c->nr < NR_PARK ? c->nr : NR_PARK);
-}
 
 static void look_at_codes(int sig, siginfo_t *info, void *ctx)
 {
@@ -213,7 +218,7 @@ TEST_F(stop, continue)
 		ASSERT_EQ(c->pid, waitpid(c->pid, &status, WCONTINUED));
 		EXPECT_TRUE(WIFCONTINUED(status));
 		EXPECT_TRUE(sm_wait_until(sm_load(&s->nr_codes) == 2 * i + 2));
-		ASSERT_TRUE(waits_again(&self->env, c));
+		ASSERT_TRUE(all_wait(&self->env, c));
 	}
 	for (i = 0; i < s->nr_codes; i++)
 		EXPECT_EQ(i & 1 ? CLD_CONTINUED : CLD_STOPPED, s->codes[i]);
@@ -365,7 +370,7 @@ TEST_F(stop, waits_on_stack)
 	STOP(&self->env, c, SIGSTOP);
 	ASSERT_EQ(0, kill(c->pid, SIGCONT));
 	ASSERT_EQ(c->pid, waitpid(c->pid, &status, WCONTINUED));
-	ASSERT_TRUE(waits_again(&self->env, c));
+	ASSERT_TRUE(all_wait(&self->env, c));
 	KILL(&self->env, c);
 	pipes_close(s);
 }
@@ -387,7 +392,7 @@ TEST_F_TIMEOUT(stop, race, 60)
 		if (sm_rnd(&rnd) & 1)
 			sm_sleep_ns(sm_rnd(&rnd) % (2 * SM_MSEC));
 	}
-	ASSERT_TRUE(waits_again(&self->env, c));
+	ASSERT_TRUE(all_wait(&self->env, c));
 	STOP(&self->env, c, SIGSTOP);
 	KILL(&self->env, c);
 	pipes_close(s);
@@ -438,7 +443,7 @@ TEST_F(stop, seize)
 		EXPECT_TRUE(trap_is(status, SIGTRAP, PTRACE_EVENT_STOP));
 		ASSERT_EQ(0, ptrace(PTRACE_DETACH, tid, NULL, NULL));
 	}
-	ASSERT_TRUE(waits_again(&self->env, c));
+	ASSERT_TRUE(all_wait(&self->env, c));
 	KILL(&self->env, c);
 	pipes_close(s);
 }
@@ -467,7 +472,7 @@ TEST_F(stop, attach)
 	/* They stop where they trapped, in get_signal(), and so have a stack. */
 	ASSERT_TRUE(sm_wait_until(in_state(c, 'T', 1)));
 	ASSERT_EQ(0, kill(c->pid, SIGCONT));
-	ASSERT_TRUE(waits_again(&self->env, c));
+	ASSERT_TRUE(all_wait(&self->env, c));
 	KILL(&self->env, c);
 	pipes_close(s);
 }
@@ -527,7 +532,7 @@ TEST_F(stop, cgroup)
 		ASSERT_TRUE(freeze(dir, 1));
 		EXPECT_HELD(&self->env, c, 'S', 0);
 		ASSERT_TRUE(freeze(dir, 0));
-		ASSERT_TRUE(waits_again(&self->env, c));
+		ASSERT_TRUE(all_wait(&self->env, c));
 	}
 	ASSERT_TRUE(freeze(dir, 1));
 	for (i = 1; i < c->nr; i++)
@@ -577,7 +582,7 @@ TEST_F(stop, cgroup_and_signals)
 	ASSERT_EQ(c->pid, waitpid(c->pid, &status, WUNTRACED));
 	ASSERT_TRUE(sm_wait_until(sm_child_in_state(c, 'T')));
 	ASSERT_EQ(0, kill(c->pid, SIGCONT));
-	ASSERT_TRUE(waits_again(&self->env, c));
+	ASSERT_TRUE(all_wait(&self->env, c));
 
 	ASSERT_TRUE(freeze(dir, 1));
 	EXPECT_HELD(&self->env, c, 'S', 0);
@@ -611,7 +616,7 @@ TEST_F(stop, cgroup_v1)
 		ASSERT_TRUE(freeze_v1(dir, "FROZEN"));
 		EXPECT_HELD(&self->env, c, 'D', 0);
 		ASSERT_TRUE(freeze_v1(dir, "THAWED"));
-		ASSERT_TRUE(waits_again(&self->env, c));
+		ASSERT_TRUE(all_wait(&self->env, c));
 	}
 	SM_EXPECT_MORE(&self->env, stopped, 3);
 
@@ -622,7 +627,7 @@ TEST_F(stop, cgroup_v1)
 	ASSERT_TRUE(freeze_v1(dir, "THAWED"));
 	EXPECT_HELD(&self->env, c, 'T', 1);
 	ASSERT_EQ(0, kill(c->pid, SIGCONT));
-	ASSERT_TRUE(waits_again(&self->env, c));
+	ASSERT_TRUE(all_wait(&self->env, c));
 
 	ASSERT_TRUE(freeze_v1(dir, "FROZEN"));
 	for (i = 1; i < c->nr; i++)
