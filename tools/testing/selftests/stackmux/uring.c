@@ -295,7 +295,10 @@ TEST_F(uring, sigmask)
 struct flood {
 	int ev;
 	long nr;
+	long taken;		/* so many have arrived */
 };
+
+#define FLOODERS	3
 
 static void *flood(void *p)
 {
@@ -303,9 +306,17 @@ static void *flood(void *p)
 	uint64_t one = 1;
 	long i;
 
-	for (i = 0; i < f->nr; i++)
+	for (i = 0; i < f->nr; i++) {
+		/* Once at least the one that reads has to wait. */
+		if (i == f->nr / 2) {
+			if (!sm_wait_until(sm_load(&f->taken) >= f->nr / 2 * FLOODERS &&
+					   sm_task_state(getpid(), getpid()) == 'S'))
+				return p;
+			sm_sleep_ms(5);
+		}
 		if (write(f->ev, &one, sizeof(one)) != sizeof(one))
 			return p;
+	}
 	return NULL;
 }
 
@@ -314,11 +325,12 @@ TEST_F_TIMEOUT(uring, account, 120)
 {
 	struct flood f = { .ev = self->ev, .nr = sm_rounds(2000) };
 	struct io_uring_cqe *cqe;
-	pthread_t t[3];
+	pthread_t t[FLOODERS];
 	uint64_t sum;
 	size_t i;
 
 	for_each_ring(i) {
+		f.taken = 0;
 		SM_THREADS(t, ARRAY_SIZE(t), flood, &f);
 		for (sum = 0; sum < f.nr * ARRAY_SIZE(t);) {
 			prep_read(self);
@@ -327,6 +339,7 @@ TEST_F_TIMEOUT(uring, account, 120)
 			ASSERT_EQ(8, cqe->res);
 			sum += self->val;
 			io_uring_cqe_seen(&self->ring, cqe);
+			sm_store(&f.taken, sum);
 		}
 		EXPECT_EQ(f.nr * ARRAY_SIZE(t), sum);
 		EXPECT_EQ(0, sm_threads_join(t, ARRAY_SIZE(t)));
