@@ -331,7 +331,6 @@ void stackmux_wake_starving(unsigned long nr);
 unsigned int stackmux_nr_starving_tasks(void);
 void stackmux_limits_changed(void);
 void stackmux_poked(struct irq_work *work);
-int stackmux_waits_show(struct seq_file *m, void *unused);
 
 /* refill.c */
 int stackmux_refill_init(void);
@@ -353,6 +352,9 @@ static __always_inline bool stackmux_retry(struct stackmux_record *rec,
 {
 	return unlikely(rec->retry) && __stackmux_retry(rec, regs);
 }
+
+/* stats.c */
+void stackmux_count_wait(u32 us);
 
 /* inspect.c */
 long stackmux_process_stats(struct stackmux_stats __user *to, size_t size);

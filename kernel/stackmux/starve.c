@@ -13,7 +13,6 @@
 #include <linux/math64.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/sysctl.h>
-#include <linux/seq_file.h>
 #include <linux/timekeeping.h>
 
 #include <trace/events/stackmux.h>
@@ -61,9 +60,6 @@
 /* Who has found none for so long is granted the next one. */
 #define STACKMUX_PATIENCE_US	USEC_PER_SEC
 
-/* Log2 of microseconds */
-#define STACKMUX_WAITS		32
-
 /* Tasks of a process that starve before the others of it are thought to be a herd */
 #define STACKMUX_FEW		4
 
@@ -92,7 +88,6 @@ static struct stackmux_queue stackmux_starving = {
 };
 
 static unsigned int stackmux_nr_starving;
-static atomic64_t stackmux_waits[STACKMUX_WAITS];
 static bool stackmux_timer_on;
 static bool stackmux_reported;
 
@@ -170,7 +165,7 @@ void stackmux_starved(struct stackmux_record *rec)
 	rec->starved = false;
 	rec->keep_until_user = true;
 	trace_stackmux_grant(current, waited);
-	atomic64_inc(&stackmux_waits[min(fls(waited), STACKMUX_WAITS - 1)]);
+	stackmux_count_wait(waited);
 }
 
 static unsigned int *stackmux_nr_of(struct stackmux_record *rec)
@@ -220,10 +215,7 @@ void stackmux_queue_starving(struct task_struct *tsk)
 		struct list_head *list = *stackmux_nr_of(rec) < STACKMUX_FEW ?
 					 &stackmux_starving.few : &stackmux_starving.herd;
 
-		if (again)
-			list_add(&rec->starving, list);
-		else
-			list_add_tail(&rec->starving, list);
+		list_add(&rec->starving, again ? list : list->prev);
 	}
 	++*stackmux_nr_of(rec);
 	stackmux_nr_starving++;
@@ -342,19 +334,10 @@ bool stackmux_wants_grant(bool *dying)
 	return rec;
 }
 
-static unsigned long stackmux_hung_secs(void)
-{
-#ifdef CONFIG_DETECT_HUNG_TASK
-	return READ_ONCE(sysctl_hung_task_timeout_secs);
-#else
-	return 120;
-#endif
-}
-
 /* A task waits for very long: say so once, until nobody starves. */
 static void stackmux_report(void)
 {
-	unsigned long limit = stackmux_hung_secs();
+	unsigned long limit = sysctl_hung_task_timeout_secs;	/* 0: never */
 	struct task_struct *tsk = NULL;
 	struct stackmux_record *rec;
 	unsigned int nr = 0;
@@ -385,8 +368,7 @@ static enum hrtimer_restart stackmux_starving_tick(struct hrtimer *timer)
 	raw_spin_lock(&stackmux_starving_lock);
 	on = stackmux_nr_starving;
 	stackmux_timer_on = on;
-	if (!on)
-		stackmux_reported = false;
+	stackmux_reported &= on;
 	raw_spin_unlock(&stackmux_starving_lock);
 	if (!on)
 		return HRTIMER_NORESTART;
@@ -464,15 +446,4 @@ void stackmux_starve_init(void)
 {
 	hrtimer_init(&stackmux_starving_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
 	stackmux_starving_timer.function = stackmux_starving_tick;
-}
-
-/* For each power of two of microseconds, how many tasks waited less for a stack */
-int stackmux_waits_show(struct seq_file *m, void *unused)
-{
-	int i;
-
-	for (i = 0; i < STACKMUX_WAITS; i++)
-		if (atomic64_read(&stackmux_waits[i]))
-			seq_printf(m, "%lu %lld\n", BIT(i), atomic64_read(&stackmux_waits[i]));
-	return 0;
 }

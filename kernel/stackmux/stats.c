@@ -63,6 +63,14 @@ static const char * const stackmux_value_names[STACKMUX_NR_VALUES] = {
 	[STACKMUX_NR_PARKED]	= "parked",
 };
 
+/* How long tasks waited for a stack: log2 of microseconds */
+static atomic64_t stackmux_waits[32];
+
+void stackmux_count_wait(u32 us)
+{
+	atomic64_inc(&stackmux_waits[min(fls(us), (int)ARRAY_SIZE(stackmux_waits) - 1)]);
+}
+
 static u64 stackmux_sum(enum stackmux_stat stat)
 {
 	u64 sum = 0;
@@ -201,7 +209,17 @@ static int stats_show(struct seq_file *m, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(stats);
-DEFINE_SHOW_ATTRIBUTE(stackmux_waits);
+
+static int waits_show(struct seq_file *m, void *unused)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(stackmux_waits); i++)
+		if (atomic64_read(&stackmux_waits[i]))
+			seq_printf(m, "%lu %lld\n", BIT(i), atomic64_read(&stackmux_waits[i]));
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(waits);
 
 static int stackmux_shrink_set(void *unused, u64 nr)
 {
@@ -225,7 +243,7 @@ static int __init stackmux_debugfs_init(void)
 	struct dentry *dir = debugfs_create_dir("stackmux", NULL);
 
 	debugfs_create_file("stats", 0444, dir, NULL, &stats_fops);
-	debugfs_create_file("waits", 0444, dir, NULL, &stackmux_waits_fops);
+	debugfs_create_file("waits", 0444, dir, NULL, &waits_fops);
 	debugfs_create_bool("linger", 0644, dir, &stackmux_linger);
 	debugfs_create_u8("backoff", 0644, dir, &stackmux_backoff);
 	debugfs_create_file_unsafe("shrink", 0200, dir, NULL, &stackmux_shrink_fops);
