@@ -114,11 +114,7 @@ static void stackmux_update(void)
 		   stackmux_nr_starving ? 0 : READ_ONCE(stackmux_percpu_max));
 }
 
-/**
- * stackmux_limits_changed - percpu_max has been written
- *
- * Context: any.
- */
+/* percpu_max has been written. Context: any. */
 void stackmux_limits_changed(void)
 {
 	unsigned long flags;
@@ -343,7 +339,9 @@ static void stackmux_report(void)
 	unsigned int nr = 0;
 
 	raw_spin_lock(&stackmux_starving_lock);
-	rec = stackmux_first(&stackmux_starving.herd) ?: stackmux_first(&stackmux_starving.few);
+	/* One that has been woken in vain is among the urgent ones by then. */
+	rec = stackmux_first(&stackmux_urgent) ?: stackmux_first(&stackmux_starving.herd) ?:
+	      stackmux_first(&stackmux_starving.few);
 	if (rec && limit && !stackmux_reported &&
 	    (stackmux_now_us() - rec->since) / USEC_PER_SEC >= limit) {
 		stackmux_reported = true;
